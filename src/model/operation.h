@@ -1,0 +1,47 @@
+/* Operations on one key and their results: what the protocols ask for and what coordinators answer. */
+#ifndef RONDO_MODEL_OPERATION_H
+#define RONDO_MODEL_OPERATION_H
+
+#include "model/record.h"
+
+enum operation_kind {
+    OPERATION_GET = 1,
+    OPERATION_PUT = 2,
+    OPERATION_DELETE = 3,
+    OPERATION_EXPIRE = 4, /* sets, or with expiry_ms 0 removes, the expiry of the value a quorum holds */
+};
+
+/* Replica counts asked for. QUORUM is N / 2 + 1 and ALL is N, of the N that exists. */
+#define COUNT_DEFAULT 0
+#define COUNT_QUORUM 254
+#define COUNT_ALL 255
+
+struct operation {
+    enum operation_kind kind;
+    uint8_t r; /* 1 .. REPLICAS_MAX, COUNT_DEFAULT, COUNT_QUORUM or COUNT_ALL */
+    uint8_t w;
+    uint32_t timeout_ms; /* 0 = the node's default */
+    uint64_t expiry_ms;  /* absolute wall clock; 0 = none */
+    struct span key;     /* views; the callee copies what it keeps */
+    struct span value;
+};
+
+/* How a write ended (DESIGN "three outcomes"). For reads: DONE, or NOT_APPLIED with the status as reason. */
+enum outcome {
+    OUTCOME_DONE = 1,
+    OUTCOME_NOT_APPLIED = 2,
+    OUTCOME_UNKNOWN = 3,
+};
+
+struct result {
+    enum outcome outcome;
+    enum status status;     /* OK when done; else why not */
+    uint8_t needed;         /* R or W of the request */
+    uint8_t acks;           /* answers that counted */
+    bool found;             /* GET: a live value; DELETE: a live value was deleted; EXPIRE: it was set */
+    struct version version; /* of the record read or written */
+    uint64_t expiry_ms;     /* GET: 0 = never */
+    struct span value;      /* GET: view, valid during the call that delivers the result */
+};
+
+#endif
