@@ -1,0 +1,167 @@
+/* The commands that Rondo knows: names, arities, keys, documentation.
+ *
+ * COMMAND_MAP holds them in order of the length of their names: a lookup compares only the few of the same
+ * length, the most used first. Arity and keys as Redis counts them: arity includes the name, negative means at
+ * least; key positions are argument numbers, first 0 means no keys, last -1 means up to the end. */
+#ifndef RONDO_PROTO_COMMAND_TABLE_H
+#define RONDO_PROTO_COMMAND_TABLE_H
+
+#include "base/span.h"
+
+enum command_flags {
+    COMMAND_FLAG_WRITE = 1,
+    COMMAND_FLAG_READONLY = 2,
+    COMMAND_FLAG_FAST = 4,
+    COMMAND_FLAG_ADMIN = 8,
+    COMMAND_FLAG_LOADING = 16, /* answered also while the node starts */
+    COMMAND_FLAG_STALE = 32,
+    COMMAND_FLAG_NOSCRIPT = 64,
+    COMMAND_FLAG_DENYOOM = 128,
+    COMMAND_FLAG_NO_AUTH = 256,
+};
+
+#define COMMAND_FLAGS_CONNECTION (COMMAND_FLAG_LOADING | COMMAND_FLAG_STALE | COMMAND_FLAG_FAST)
+#define COMMAND_FLAGS_READ (COMMAND_FLAG_READONLY | COMMAND_FLAG_FAST)
+#define COMMAND_FLAGS_WRITE (COMMAND_FLAG_WRITE | COMMAND_FLAG_FAST)
+#define COMMAND_FLAGS_PUT (COMMAND_FLAG_WRITE | COMMAND_FLAG_DENYOOM)
+#define COMMAND_FLAGS_INTERNAL (COMMAND_FLAG_LOADING | COMMAND_FLAG_STALE)
+#define COMMAND_FLAGS_HELLO (COMMAND_FLAGS_CONNECTION | COMMAND_FLAG_NO_AUTH | COMMAND_FLAG_NOSCRIPT)
+
+/* X(id, name, arity, flags, key first, key last, key step, group, summary) */
+/* clang-format off */
+#define COMMAND_MAP(X)                                                                                                \
+    X(GET, "get", 2, COMMAND_FLAGS_READ, 1, 1, 1, "string", "Returns the value of a key")                             \
+    X(SET, "set", -3, COMMAND_FLAGS_PUT, 1, 1, 1, "string", "Sets the value of a key, optionally with an expiry")     \
+    X(DEL, "del", -2, COMMAND_FLAG_WRITE, 1, -1, 1, "generic", "Deletes keys")                                        \
+    X(TTL, "ttl", 2, COMMAND_FLAGS_READ, 1, 1, 1, "generic", "Returns the seconds until a key expires")               \
+    X(MGET, "mget", -2, COMMAND_FLAGS_READ, 1, -1, 1, "string", "Returns the values of several keys")                 \
+    X(MSET, "mset", -3, COMMAND_FLAGS_PUT, 1, -1, 2, "string", "Sets several keys, each on its own")                  \
+    X(PING, "ping", -1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "connection", "Answers PONG")                              \
+    X(PTTL, "pttl", 2, COMMAND_FLAGS_READ, 1, 1, 1, "generic", "Returns the milliseconds until a key expires")        \
+    X(ECHO, "echo", 2, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "connection", "Answers with its argument")                  \
+    X(INFO, "info", -1, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "server", "Returns facts and counters of this node")         \
+    X(QUIT, "quit", -1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Closes the connection")                          \
+    X(AUTH, "auth", -2, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Authenticates the connection")                   \
+    X(HELLO, "hello", -1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Greets the server and chooses RESP2 or RESP3") \
+    X(EXISTS, "exists", -2, COMMAND_FLAGS_READ, 1, -1, 1, "generic", "Counts the keys that exist")                    \
+    X(EXPIRE, "expire", -3, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Sets the seconds until a key expires")          \
+    X(STRLEN, "strlen", 2, COMMAND_FLAGS_READ, 1, 1, 1, "string", "Returns the size of a value")                      \
+    X(UNLINK, "unlink", -2, COMMAND_FLAGS_WRITE, 1, -1, 1, "generic", "Deletes keys")                                 \
+    X(DBSIZE, "dbsize", 1, COMMAND_FLAGS_READ, 0, 0, 0, "server", "Returns the number of keys on this node")          \
+    X(SELECT, "select", 2, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "connection", "Accepts database 0, the only one")       \
+    X(CLIENT, "client", -2, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "connection", "Facts about this connection")             \
+    X(CONFIG, "config", -2, COMMAND_FLAGS_INTERNAL | COMMAND_FLAG_ADMIN, 0, 0, 0, "server", "Returns settings")       \
+    X(ASKING, "asking", 1, COMMAND_FLAG_FAST, 0, 0, 0, "cluster", "Accepted; every node serves every key")            \
+    X(PERSIST, "persist", 2, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Removes the expiry of a key")                  \
+    X(CLUSTER, "cluster", -2, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "cluster", "Describes the cluster")                    \
+    X(COMMAND, "command", -1, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "server", "Describes the commands")                    \
+    X(READONLY, "readonly", 1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "cluster", "Accepted; every replica serves reads")  \
+    X(READWRITE, "readwrite", 1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "cluster", "Accepted; the opposite of READONLY")  \
+    X(RONDO_GET, "rondo.get", -2, COMMAND_FLAGS_READ, 1, 1, 1, "rondo", "Returns a key's value and version")          \
+    X(RONDO_PUT, "rondo.put", -3, COMMAND_FLAGS_PUT, 1, 1, 1, "rondo", "Sets a key; answers the version written")     \
+    X(RONDO_CONSISTENCY, "rondo.consistency", -1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "rondo",                         \
+      "Shows or sets R, W and the timeout of this connection")
+/* clang-format on */
+
+enum command_id {
+    COMMAND_NONE = 0,
+#define COMMAND_ENUM(id, name, arity, flags, first, last, step, group, summary) COMMAND_##id,
+    COMMAND_MAP(COMMAND_ENUM)
+#undef COMMAND_ENUM
+    COMMAND_NAMED_END, /* the ids from 1 to here have a RESP name */
+    /* HTTP only */
+    COMMAND_HTTP_HEALTHZ = COMMAND_NAMED_END,
+    COMMAND_HTTP_STATUS,
+    COMMAND_HTTP_RING,
+    COMMAND_ID_END,
+};
+
+#define COMMAND_NAMED_COUNT (COMMAND_NAMED_END - 1)
+
+/* X(container, id, name, arity as the whole command's, summary) */
+/* clang-format off */
+#define SUBCOMMAND_MAP(X)                                                                                             \
+    X(CLIENT, CLIENT_ID, "id", 2, "Returns this connection's number")                                                 \
+    X(CLIENT, CLIENT_INFO, "info", 2, "Returns facts about this connection")                                          \
+    X(CLIENT, CLIENT_GETNAME, "getname", 2, "Returns this connection's name")                                         \
+    X(CLIENT, CLIENT_SETNAME, "setname", 3, "Names this connection")                                                  \
+    X(CLIENT, CLIENT_SETINFO, "setinfo", 4, "Notes the client's library: LIB-NAME or LIB-VER")                        \
+    X(CLIENT, CLIENT_HELP, "help", 2, "Prints this help")                                                             \
+    X(CLUSTER, CLUSTER_SLOTS, "slots", 2, "Returns slot ranges and their nodes")                                      \
+    X(CLUSTER, CLUSTER_SHARDS, "shards", 2, "Returns nodes and their slot ranges")                                    \
+    X(CLUSTER, CLUSTER_NODES, "nodes", 2, "Returns nodes and their slots as text")                                    \
+    X(CLUSTER, CLUSTER_INFO, "info", 2, "Returns the cluster's state")                                                \
+    X(CLUSTER, CLUSTER_MYID, "myid", 2, "Returns this node's id")                                                     \
+    X(CLUSTER, CLUSTER_KEYSLOT, "keyslot", 3, "Returns the slot of a key")                                            \
+    X(CLUSTER, CLUSTER_HELP, "help", 2, "Prints this help")                                                           \
+    X(CONFIG, CONFIG_GET, "get", -3, "Returns the settings whose names match a pattern")                              \
+    X(CONFIG, CONFIG_HELP, "help", 2, "Prints this help")                                                             \
+    X(COMMAND, COMMAND_COUNT, "count", 2, "Returns the number of commands")                                           \
+    X(COMMAND, COMMAND_DOCS, "docs", -2, "Returns documentation of commands")                                         \
+    X(COMMAND, COMMAND_INFO, "info", -2, "Returns arity, flags and keys of commands")                                 \
+    X(COMMAND, COMMAND_LIST, "list", -2, "Returns the names of all commands")                                         \
+    X(COMMAND, COMMAND_GETKEYS, "getkeys", -3, "Returns the keys of a full command")                                  \
+    X(COMMAND, COMMAND_HELP, "help", 2, "Prints this help")
+/* clang-format on */
+
+enum subcommand_id {
+    SUBCOMMAND_NONE = 0,
+#define SUBCOMMAND_ENUM(container, id, name, arity, summary) SUBCOMMAND_##id,
+    SUBCOMMAND_MAP(SUBCOMMAND_ENUM)
+#undef SUBCOMMAND_ENUM
+    SUBCOMMAND_END,
+};
+
+struct command_spec {
+    enum command_id id;
+    const char *name; /* lower case */
+    int8_t arity;
+    uint16_t flags;
+    int8_t key_first;
+    int8_t key_last;
+    int8_t key_step;
+    const char *group;
+    const char *summary;
+};
+
+struct subcommand_spec {
+    enum command_id container;
+    enum subcommand_id id;
+    const char *name;
+    int8_t arity;
+    const char *summary;
+};
+
+/* What a command with this name is (any case), or NULL. */
+const struct command_spec *command_find(struct span name);
+
+/* The spec of an id from 1 to COMMAND_NAMED_COUNT. */
+const struct command_spec *command_spec_of(enum command_id id);
+
+/* The subcommand of a container (CLIENT, CLUSTER, CONFIG, COMMAND), or NULL. */
+const struct subcommand_spec *subcommand_find(enum command_id container, struct span name);
+
+/* The spec of an id from 1 to SUBCOMMAND_END - 1. */
+const struct subcommand_spec *subcommand_spec_of(enum subcommand_id id);
+
+/* Why Rondo refuses a command that Redis has. */
+enum command_refusal {
+    COMMAND_REFUSAL_NONE = 0,
+    COMMAND_REFUSAL_ATOMIC,      /* needs an atomic read-modify-write of one key */
+    COMMAND_REFUSAL_TRANSACTION, /* needs several commands or keys to take effect as one */
+    COMMAND_REFUSAL_TYPE,        /* works on a data type other than bytes */
+};
+
+/* NONE for a name that Redis does not have or that Rondo knows or that is just not built. */
+enum command_refusal command_refusal_of(struct span name);
+
+/* Whether argc arguments, name included, suit an arity. */
+static inline bool command_arity_fits(int arity, uint32_t argc)
+{
+    return arity >= 0 ? argc == (uint32_t)arity : argc >= (uint32_t)-arity;
+}
+
+/* How many keys a command with argc arguments names; argc must suit its arity. */
+uint32_t command_keys_count(const struct command_spec *spec, uint32_t argc);
+
+#endif
