@@ -1,0 +1,451 @@
+/* Client connections: bytes to commands, and answers in the order of the commands.
+ *
+ * A command that was read and not yet answered is a struct pending; a client's pendings are a list in order, and an
+ * answer leaves when all before it have left. A pending counts its parts: one for each key (or shard) it waits for,
+ * and one held by execute() while it starts them, so that it cannot end under its feet. */
+#include <assert.h>
+
+#include "shard/state.h"
+
+/* Buffers that grew past this are given back when they have been sent. */
+#define CLIENT_BUFFER_KEEP_BYTES (16u << 10)
+
+/* A value this little past its limit is read whole, so that the client gets an error and keeps its connection. */
+#define BULK_SLACK_BYTES (1u << 20)
+
+/* A timeout longer than this is a mistake: nothing a client waits for takes an hour. */
+#define TIMEOUT_MS_MAX 3600000u
+
+/* ---- pendings ------------------------------------------------------------------------------------------- */
+
+static struct pending *pending_new(struct shard *shard, struct client *client)
+{
+    struct pending *pending = alloc_get_zeroed(&shard->alloc, sizeof *pending);
+    if (pending == NULL)
+        return NULL;
+    pending->id = shard->pending_next;
+    if (map_put(&shard->pendings, pending->id, pending) != STATUS_OK) {
+        alloc_put(&shard->alloc, pending, sizeof *pending);
+        return NULL;
+    }
+    shard->pending_next++;
+    buf_init(&pending->reply, &shard->alloc);
+    pending->client = client;
+    pending->proto = client->proto;
+    pending->parts_left = 1;
+    list_push_back(&client->pending, &pending->in_order);
+    client->pending_count++;
+    client->commands++;
+    shard->counters.commands++;
+    return pending;
+}
+
+static void pending_free(struct shard *shard, struct pending *pending)
+{
+    struct pending *taken = map_take(&shard->pendings, pending->id);
+    assert(taken == pending);
+    list_remove(&pending->in_order);
+    for (uint32_t i = 0; pending->parts != NULL && i < pending->parts_total; i++)
+        alloc_put(&shard->alloc, pending->parts[i].value, pending->parts[i].size);
+    alloc_put(&shard->alloc, pending->parts, pending->parts_total * sizeof *pending->parts);
+    alloc_put(&shard->alloc, pending->stats, sizeof *pending->stats);
+    buf_free(&pending->reply);
+    alloc_put(&shard->alloc, pending, sizeof *pending);
+}
+
+static void mark_dirty(struct shard *shard, struct client *client)
+{
+    if (client->in_dirty)
+        return;
+    client->in_dirty = true;
+    list_remove(&client->dirty);
+    list_push_back(&shard->dirty_clients, &client->dirty);
+}
+
+/* Moves finished answers at the head of the list to the output. */
+static void move_answers(struct shard *shard, struct client *client)
+{
+    while (!list_empty(&client->pending)) {
+        struct pending *head = LIST_ENTRY(list_first(&client->pending), struct pending, in_order);
+        if (!head->done)
+            return;
+        buf_append_span(&client->out, buf_span(&head->reply));
+        /* An answer that was lost would shift all that follow: without memory the connection ends. */
+        if (head->reply.failed || client->out.failed || head->close)
+            client->closing = true;
+        client->pending_count--;
+        pending_free(shard, head);
+        mark_dirty(shard, client);
+    }
+}
+
+void pending_finish(struct shard *shard, struct pending *pending)
+{
+    pending->done = true;
+    if (pending->client == NULL)
+        pending_free(shard, pending);
+    else
+        move_answers(shard, pending->client);
+}
+
+void pending_part_over(struct shard *shard, struct pending *pending)
+{
+    assert(pending->parts_left > 0);
+    pending->parts_left--;
+    if (pending->parts_left > 0)
+        return;
+    reply_parts_over(shard, pending);
+    pending_finish(shard, pending);
+}
+
+static struct pending *pending_of_ticket(struct shard *shard, uint64_t ticket)
+{
+    return map_get(&shard->pendings, ticket >> TICKET_PART_BITS);
+}
+
+void client_part_done(struct shard *shard, uint64_t ticket, const struct result *result)
+{
+    struct pending *pending = pending_of_ticket(shard, ticket);
+    /* A pending outlives its client until its last part. */
+    assert(pending != NULL);
+    reply_part(shard, pending, (uint32_t)(ticket & ((1u << TICKET_PART_BITS) - 1)), result);
+    pending_part_over(shard, pending);
+}
+
+void client_stats_part(struct shard *shard, uint64_t ticket, const struct stats_sum *stats)
+{
+    struct pending *pending = pending_of_ticket(shard, ticket);
+    assert(pending != NULL && pending->stats != NULL);
+#define STATS_ADD(name) pending->stats->name += stats->name;
+    STATS_FIELDS(STATS_ADD)
+#undef STATS_ADD
+    pending_part_over(shard, pending);
+}
+
+void pending_operate(struct shard *shard, struct pending *pending, uint32_t part, const struct operation *operation)
+{
+    uint16_t slot = key_slot(operation->key);
+    uint16_t target = slot_shard(slot, shard->options.shards);
+    uint64_t ticket = pending->id << TICKET_PART_BITS | part;
+    pending->parts_left++;
+    if (target == shard->options.shard) {
+        struct origin origin = {.ticket = ticket};
+        coordinate(shard, slot, operation, &origin);
+        return;
+    }
+    struct frame_head head = frame_head_of(shard, (uint8_t)target, ticket);
+    frame_put_exec(&shard->locals[target], head, slot, operation);
+}
+
+/* ---- RESP ----------------------------------------------------------------------------------------------- */
+
+static struct command_limits limits_of(const struct shard *shard)
+{
+    return (struct command_limits){
+        .key_bytes_max = shard->options.key_bytes_max,
+        .value_bytes_max = shard->options.value_bytes_max,
+        .timeout_ms_max = TIMEOUT_MS_MAX,
+    };
+}
+
+/* Without memory to note a command nothing can be answered in order. */
+static void out_of_memory(struct shard *shard, struct client *client)
+{
+    shard->counters.overloads++;
+    client->closing = true;
+    mark_dirty(shard, client);
+}
+
+static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)
+{
+    struct pending *pending = pending_new(shard, client);
+    if (pending == NULL) {
+        out_of_memory(shard, client);
+        return;
+    }
+    struct command command;
+    struct command_limits limits = limits_of(shard);
+    struct buf error;
+    buf_init(&error, &shard->alloc);
+    enum status status =
+        command_parse(&limits, request->argc, request->argv, shard->now.wall_ms, &command, &error);
+    if (status == STATUS_OK) {
+        execute(shard, client, pending, &command);
+    } else {
+        resp_reply_error(&pending->reply, buf_span(&error));
+        pending_finish(shard, pending);
+    }
+    buf_free(&error);
+}
+
+/* The stream cannot be followed any further: say why, then close. */
+static void resp_broken(struct shard *shard, struct client *client, struct span error)
+{
+    struct pending *pending = pending_new(shard, client);
+    if (pending == NULL) {
+        out_of_memory(shard, client);
+        return;
+    }
+    resp_reply_error(&pending->reply, error);
+    pending->close = true;
+    client->broken = true;
+    pending_finish(shard, pending);
+}
+
+static bool must_pause(const struct client *client)
+{
+    return client->pending_count >= CLIENT_COMMANDS_MAX || client->out.size >= CLIENT_OUTPUT_BYTES_MAX;
+}
+
+/* Whether nothing that the client still sends will be looked at. */
+static bool deaf(const struct client *client)
+{
+    return client->closing || client->broken;
+}
+
+static void read_resp(struct shard *shard, struct client *client, struct event *event)
+{
+    while (!deaf(client) && event->consumed < event->bytes.size) {
+        if (must_pause(client)) {
+            client->paused = true;
+            event->paused = true;
+            return;
+        }
+        struct resp_request request;
+        struct span rest = span_of(event->bytes.data + event->consumed, event->bytes.size - event->consumed);
+        enum status status = resp_parse(&client->resp, rest, &request);
+        if (status == STATUS_MORE) {
+            event->need = request.need_bytes;
+            return;
+        }
+        if (status != STATUS_OK) {
+            resp_broken(shard, client, request.error);
+            break;
+        }
+        event->consumed += request.consumed;
+        if (request.argc > 0)
+            run_resp(shard, client, &request);
+    }
+    if (deaf(client))
+        event->consumed = event->bytes.size;
+}
+
+/* ---- HTTP ----------------------------------------------------------------------------------------------- */
+
+static void run_http(struct shard *shard, struct client *client)
+{
+    const struct http_request *request = http_parser_request(client->http);
+    struct pending *pending = pending_new(shard, client);
+    if (pending == NULL) {
+        out_of_memory(shard, client);
+        return;
+    }
+    pending->http = true;
+    pending->http_minor = request->version_minor;
+    pending->http_keep_alive = request->keep_alive;
+    pending->http_head = request->method == HTTP_METHOD_HEAD;
+    pending->close = !request->keep_alive;
+    client->broken = !request->keep_alive;
+    struct command command;
+    struct http_refusal refusal;
+    struct command_limits limits = limits_of(shard);
+    struct buf error;
+    buf_init(&error, &shard->alloc);
+    enum status status = http_command(&limits, request, shard->now.wall_ms, &command, &refusal, &error);
+    if (status == STATUS_OK) {
+        execute(shard, client, pending, &command);
+    } else {
+        reply_http_refusal(pending, &refusal, status, buf_span(&error));
+        pending_finish(shard, pending);
+    }
+    buf_free(&error);
+}
+
+static void http_broken(struct shard *shard, struct client *client, enum status status,
+                        const struct http_progress *progress)
+{
+    struct pending *pending = pending_new(shard, client);
+    if (pending == NULL) {
+        out_of_memory(shard, client);
+        return;
+    }
+    struct http_refusal refusal = {.http_status = progress->http_status};
+    pending->http = true;
+    pending->http_minor = 1;
+    pending->close = true;
+    client->broken = true;
+    reply_http_refusal(pending, &refusal, status, progress->error);
+    pending_finish(shard, pending);
+}
+
+/* "100 Continue" takes its place among the answers. */
+static void say_continue(struct shard *shard, struct client *client)
+{
+    struct pending *pending = pending_new(shard, client);
+    if (pending == NULL) {
+        out_of_memory(shard, client);
+        return;
+    }
+    http_reply_continue(&pending->reply);
+    pending_finish(shard, pending);
+}
+
+static void read_http(struct shard *shard, struct client *client, struct event *event)
+{
+    while (!deaf(client) && event->consumed < event->bytes.size) {
+        if (must_pause(client)) {
+            client->paused = true;
+            event->paused = true;
+            return;
+        }
+        struct http_progress progress;
+        struct span rest = span_of(event->bytes.data + event->consumed, event->bytes.size - event->consumed);
+        enum status status = http_parse(client->http, rest, &progress);
+        event->consumed += progress.consumed;
+        if (status == STATUS_MORE && progress.send_continue)
+            say_continue(shard, client);
+        if (status == STATUS_MORE)
+            return;
+        if (status == STATUS_OK)
+            run_http(shard, client);
+        else
+            http_broken(shard, client, status, &progress);
+    }
+    if (deaf(client))
+        event->consumed = event->bytes.size;
+}
+
+/* ---- connections ---------------------------------------------------------------------------------------- */
+
+static struct client *client_new(struct shard *shard, const struct event *event)
+{
+    struct client *client = alloc_get_zeroed(&shard->alloc, sizeof *client);
+    if (client == NULL)
+        return NULL;
+    client->id = event->client;
+    client->protocol = event->protocol;
+    client->proto = RESP_PROTO_2;
+    client->opened_ms = shard->now.wall_ms;
+    list_init(&client->pending);
+    list_init(&client->dirty);
+    buf_init(&client->out, &shard->alloc);
+    struct resp_limits resp = {
+        .bulk_bytes_max = shard->options.value_bytes_max + BULK_SLACK_BYTES,
+        .command_bytes_max = shard->options.memory_bytes,
+    };
+    resp_parser_init(&client->resp, &shard->alloc, &resp);
+    bool complete = true;
+    if (event->protocol == CLIENT_HTTP) {
+        struct http_limits http = {
+            .target_bytes_max = HTTP_TARGET_BYTES_MAX,
+            .headers_bytes_max = HTTP_HEADERS_BYTES_MAX,
+            .body_bytes_max = shard->options.value_bytes_max,
+        };
+        client->http = http_parser_new(&shard->alloc, &http);
+        complete = client->http != NULL;
+    }
+    if (complete && map_put(&shard->clients, client->id, client) == STATUS_OK)
+        return client;
+    http_parser_free(client->http);
+    resp_parser_free(&client->resp);
+    alloc_put(&shard->alloc, client, sizeof *client);
+    return NULL;
+}
+
+static void client_free(struct shard *shard, struct client *client)
+{
+    struct client *taken = map_take(&shard->clients, client->id);
+    assert(taken == client);
+    /* Unanswered commands end on their own; their answers go nowhere. */
+    while (!list_empty(&client->pending)) {
+        struct pending *pending = LIST_ENTRY(list_pop_front(&client->pending), struct pending, in_order);
+        pending->client = NULL;
+        if (pending->done)
+            pending_free(shard, pending);
+    }
+    list_remove(&client->dirty);
+    resp_parser_free(&client->resp);
+    http_parser_free(client->http);
+    buf_free(&client->out);
+    alloc_put(&shard->alloc, client, sizeof *client);
+}
+
+static void client_refused(struct shard *shard, uint64_t id)
+{
+    shard->counters.overloads++;
+    struct effect *effect = effects_add(shard->effects, EFFECT_CLIENT_SEND);
+    effect->client = id;
+    effect->flag = true;
+}
+
+void client_event(struct shard *shard, struct event *event)
+{
+    struct client *client = map_get(&shard->clients, event->client);
+    if (event->kind == EVENT_CLIENT_OPEN) {
+        assert(client == NULL);
+        if (client_new(shard, event) == NULL)
+            client_refused(shard, event->client);
+        else
+            shard->counters.clients++;
+        return;
+    }
+    if (client == NULL) {
+        event->consumed = event->bytes.size;
+        return;
+    }
+    if (event->kind == EVENT_CLIENT_CLOSED) {
+        shard->counters.clients--;
+        client_free(shard, client);
+    } else if (client->protocol == CLIENT_RESP) {
+        read_resp(shard, client, event);
+    } else {
+        read_http(shard, client, event);
+    }
+}
+
+void clients_turn_end(struct shard *shard)
+{
+    while (!list_empty(&shard->dirty_clients)) {
+        struct client *client = LIST_ENTRY(list_pop_front(&shard->dirty_clients), struct client, dirty);
+        struct effect *effect = effects_add(shard->effects, EFFECT_CLIENT_SEND);
+        effect->client = client->id;
+        effect->bytes = buf_span(&client->out);
+        effect->flag = client->closing;
+        list_push_back(&shard->sent_clients, &client->dirty);
+        bool resumes = client->paused && !client->closing && client->pending_count < CLIENT_COMMANDS_MAX / 2;
+        if (!resumes)
+            continue;
+        client->paused = false;
+        effects_add(shard->effects, EFFECT_CLIENT_RESUME)->client = client->id;
+    }
+}
+
+void clients_turn_begin(struct shard *shard)
+{
+    while (!list_empty(&shard->sent_clients)) {
+        struct client *client = LIST_ENTRY(list_pop_front(&shard->sent_clients), struct client, dirty);
+        client->in_dirty = false;
+        if (client->out.capacity > CLIENT_BUFFER_KEEP_BYTES)
+            buf_free(&client->out);
+        else
+            buf_clear(&client->out);
+    }
+}
+
+void clients_free(struct shard *shard)
+{
+    uint32_t at = 0;
+    for (struct client *client = map_next(&shard->clients, &at); client != NULL;
+         client = map_next(&shard->clients, &at)) {
+        client_free(shard, client);
+        at = 0;
+    }
+    at = 0;
+    for (struct pending *pending = map_next(&shard->pendings, &at); pending != NULL;
+         pending = map_next(&shard->pendings, &at)) {
+        pending_free(shard, pending);
+        at = 0;
+    }
+    map_free(&shard->clients);
+    map_free(&shard->pendings);
+}

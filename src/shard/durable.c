@@ -1,0 +1,315 @@
+/* Durability: the log batch that a turn gathers, the answers that wait for it, and flushing to the cold tier.
+ *
+ * Invariant 5 is kept here: an answer that rests on a row leaves only when the log is durable up to the batch
+ * that carries the row's last change. Waiting answers form one queue in the order of those batches, so a
+ * durable event costs nothing but the answers it releases. */
+#include <assert.h>
+
+#include "shard/state.h"
+
+/* Stamps wanted within this time keep the persisted clock bound ahead of the clock. */
+#define STAMPING_LATELY_US 1000000u
+
+/* A flush starts when this share of the row memory is dirty, or the oldest change is this old: a quiet shard must
+ * not hold on to log segments for ever. */
+#define FLUSH_DIRTY_DIVISOR 3u
+#define FLUSH_AGE_US 10000000u
+#define FLUSH_RETRY_US 1000000u
+
+/* One flush is about this part of the row memory, so that its frozen rows cannot fill it. */
+#define FLUSH_JOB_DIVISOR 4u
+
+/* Rows made clean per turn after a flush: well below a millisecond. */
+#define FLUSH_SETTLE_ROWS 4096u
+
+/* A payload buffer that grew past this is given back after its turn. */
+#define LOG_PAYLOAD_KEEP_BYTES (1u << 20)
+
+/* ---- the open batch ------------------------------------------------------------------------------------- */
+
+bool log_reserve(struct shard *shard, size_t bytes)
+{
+    struct buf *payload = &shard->log.payload;
+    uint64_t waiting = shard->log.unsynced_bytes + payload->size;
+    /* An empty log takes anything, so the largest row is never locked out. */
+    if (waiting > 0 && waiting + bytes > LOG_UNSYNCED_BYTES_MAX)
+        return false;
+    if (buf_reserve(payload, bytes))
+        return true;
+    payload->failed = false;
+    return false;
+}
+
+static struct batch_note *note_at(struct log_state *log, uint32_t index)
+{
+    return &log->notes[(log->notes_first + index) & (log->notes_capacity - 1)];
+}
+
+static bool note_room(struct shard *shard)
+{
+    struct log_state *log = &shard->log;
+    if (log->notes_count < log->notes_capacity)
+        return true;
+    uint32_t capacity = log->notes_capacity == 0 ? 64 : log->notes_capacity * 2;
+    struct batch_note *notes = alloc_get(&shard->alloc, capacity * sizeof *notes);
+    if (notes == NULL)
+        return false;
+    for (uint32_t i = 0; i < log->notes_count; i++)
+        notes[i] = *note_at(log, i);
+    alloc_put(&shard->alloc, log->notes, log->notes_capacity * sizeof *notes);
+    log->notes = notes;
+    log->notes_capacity = capacity;
+    log->notes_first = 0;
+    return true;
+}
+
+static void add_bounds(struct shard *shard)
+{
+    struct log_state *log = &shard->log;
+    bool stamping = shard->stamped_us != 0 && shard->now.mono_us - shard->stamped_us < STAMPING_LATELY_US;
+    if (log->has_bounds || !buf_reserve(&log->payload, 64)) {
+        log->payload.failed = false;
+        return;
+    }
+    if (!hlc_wants_bounds(&shard->hlc, shard->now.wall_ms, stamping, &log->bounds))
+        return;
+    log_put_bounds(&log->payload, log->bounds);
+    log->has_bounds = true;
+    log->entries++;
+}
+
+static void emit_batch(struct shard *shard)
+{
+    struct log_state *log = &shard->log;
+    /* Without room for its note the batch stays open and leaves with the next turn. */
+    if (log->payload.size == 0 || !note_room(shard))
+        return;
+    struct effect *effect = effects_add(shard->effects, EFFECT_LOG_APPEND);
+    effect->sequence = log->open;
+    effect->bytes = buf_span(&log->payload);
+    effect->entries = log->entries;
+    effect->flag = log->has_bounds;
+    log->notes_count++;
+    *note_at(log, log->notes_count - 1) = (struct batch_note){
+        .sequence = log->open,
+        .bytes = log->payload.size,
+        .has_bounds = log->has_bounds,
+        .bounds = log->bounds,
+    };
+    log->unsynced_bytes += log->payload.size;
+    log->open++;
+    log->entries = 0;
+    log->has_bounds = false;
+    log->emitted = true;
+}
+
+void log_turn_end(struct shard *shard)
+{
+    if (!shard->log.full)
+        add_bounds(shard);
+    emit_batch(shard);
+}
+
+void log_turn_begin(struct shard *shard)
+{
+    if (!shard->log.emitted)
+        return;
+    shard->log.emitted = false;
+    if (shard->log.payload.capacity > LOG_PAYLOAD_KEEP_BYTES)
+        buf_free(&shard->log.payload);
+    else
+        buf_clear(&shard->log.payload);
+}
+
+/* ---- waiting answers ------------------------------------------------------------------------------------ */
+
+static struct waiter *waiter_at(struct waiter_queue *queue, uint32_t index)
+{
+    return &queue->items[(queue->first + index) & (queue->capacity - 1)];
+}
+
+static bool waiter_room(struct shard *shard)
+{
+    struct waiter_queue *queue = &shard->waiters;
+    if (queue->count < queue->capacity)
+        return true;
+    uint32_t capacity = queue->capacity == 0 ? 64 : queue->capacity * 2;
+    if (capacity > DURABLE_WAITERS_MAX)
+        return false;
+    struct waiter *items = alloc_get(&shard->alloc, capacity * sizeof *items);
+    if (items == NULL)
+        return false;
+    for (uint32_t i = 0; i < queue->count; i++)
+        items[i] = *waiter_at(queue, i);
+    alloc_put(&shard->alloc, queue->items, queue->capacity * sizeof *items);
+    queue->items = items;
+    queue->capacity = capacity;
+    queue->first = 0;
+    return true;
+}
+
+static void cannot_wait(struct shard *shard, const struct replica_origin *origin,
+                        const struct replica_answer *answer)
+{
+    shard->counters.overloads++;
+    /* A write that was appended has no honest answer before it is durable: its coordinator's deadline answers
+     * "unknown". A read has lost nothing. */
+    if (answer->kind == TASK_PUT)
+        return;
+    struct replica_answer refused = {.kind = answer->kind, .status = STATUS_OVERLOADED};
+    replica_answered(shard, origin, &refused);
+}
+
+void wait_durable(struct shard *shard, uint64_t sequence, const struct replica_origin *origin,
+                  const struct replica_answer *answer)
+{
+    if (sequence <= shard->log.durable) {
+        replica_answered(shard, origin, answer);
+        return;
+    }
+    struct waiter_queue *queue = &shard->waiters;
+    uint8_t *record = NULL;
+    bool room = waiter_room(shard);
+    if (room && answer->record.size > 0) {
+        record = alloc_get(&shard->alloc, answer->record.size);
+        room = record != NULL;
+    }
+    if (!room) {
+        cannot_wait(shard, origin, answer);
+        return;
+    }
+    if (record != NULL)
+        memcpy(record, answer->record.data, answer->record.size);
+    /* The queue stays in order: an answer that could leave before one that is already waiting waits with it. */
+    if (queue->count > 0 && waiter_at(queue, queue->count - 1)->sequence > sequence)
+        sequence = waiter_at(queue, queue->count - 1)->sequence;
+    queue->count++;
+    struct waiter *waiter = waiter_at(queue, queue->count - 1);
+    *waiter = (struct waiter){.sequence = sequence, .origin = *origin, .answer = *answer, .record = record};
+    waiter->answer.record.data = record;
+}
+
+static void release_waiters(struct shard *shard)
+{
+    struct waiter_queue *queue = &shard->waiters;
+    while (queue->count > 0 && waiter_at(queue, 0)->sequence <= shard->log.durable) {
+        /* Taken out first: answering may add waiters. */
+        struct waiter waiter = *waiter_at(queue, 0);
+        queue->first = (queue->first + 1) & (queue->capacity - 1);
+        queue->count--;
+        replica_answered(shard, &waiter.origin, &waiter.answer);
+        alloc_put(&shard->alloc, waiter.record, waiter.answer.record.size);
+    }
+}
+
+void log_durable(struct shard *shard, uint64_t sequence)
+{
+    struct log_state *log = &shard->log;
+    assert(sequence < log->open);
+    if (sequence <= log->durable)
+        return;
+    log->durable = sequence;
+    while (log->notes_count > 0 && note_at(log, 0)->sequence <= sequence) {
+        const struct batch_note *note = note_at(log, 0);
+        log->unsynced_bytes -= note->bytes;
+        if (note->has_bounds)
+            hlc_bounds_durable(&shard->hlc, note->bounds);
+        log->notes_first = (log->notes_first + 1) & (log->notes_capacity - 1);
+        log->notes_count--;
+    }
+    release_waiters(shard);
+    coordinator_stamps(shard);
+}
+
+void log_free(struct shard *shard)
+{
+    struct waiter_queue *queue = &shard->waiters;
+    for (uint32_t i = 0; i < queue->count; i++) {
+        struct waiter *waiter = waiter_at(queue, i);
+        alloc_put(&shard->alloc, waiter->record, waiter->answer.record.size);
+    }
+    alloc_put(&shard->alloc, queue->items, queue->capacity * sizeof *queue->items);
+    alloc_put(&shard->alloc, shard->log.notes, shard->log.notes_capacity * sizeof *shard->log.notes);
+    buf_free(&shard->log.payload);
+}
+
+/* ---- flushing ------------------------------------------------------------------------------------------- */
+
+static bool flush_due(const struct shard *shard)
+{
+    const struct flush_state *flush = &shard->flush;
+    const struct memtable_counters *rows = memtable_counters(&shard->memtable);
+    if (rows->rows_dirty == 0 || shard->now.mono_us < flush->retry_us)
+        return false;
+    if (flush->wanted || rows->bytes_dirty > shard->memtable.budget_bytes / FLUSH_DIRTY_DIVISOR)
+        return true;
+    return shard->now.mono_us - flush->clean_us > FLUSH_AGE_US;
+}
+
+static void flush_start(struct shard *shard)
+{
+    struct flush_state *flush = &shard->flush;
+    uint64_t bytes_max = shard->memtable.budget_bytes / FLUSH_JOB_DIVISOR;
+    if (memtable_freeze(&shard->memtable, &flush->job, bytes_max, shard->log.open - 1) != STATUS_OK)
+        return;
+    flush->running = true;
+    flush->wanted = false;
+    /* From here on a row may be in the cold tier and nowhere else. */
+    shard->cold_empty = false;
+    shard->counters.flushes++;
+    effects_add(shard->effects, EFFECT_FLUSH)->job = &flush->job;
+}
+
+/* Tells the world how far the log is not needed any more. */
+static void tell_flushed(struct shard *shard)
+{
+    struct log_state *log = &shard->log;
+    uint64_t flushed = memtable_flushed_sequence(&shard->memtable, log->open - 1);
+    /* Not past what is durable: a batch that is still being written is nobody's to forget. */
+    if (flushed > log->durable)
+        flushed = log->durable;
+    if (flushed <= log->flushed)
+        return;
+    log->flushed = flushed;
+    effects_add(shard->effects, EFFECT_LOG_FLUSHED)->sequence = flushed;
+}
+
+void flush_done(struct shard *shard, enum status status)
+{
+    struct flush_state *flush = &shard->flush;
+    assert(flush->running && !flush->settling);
+    if (status == STATUS_OK) {
+        flush->settling = true;
+        return;
+    }
+    say(shard, SAY_WARNING, "flush to the cold tier failed (%s); trying again", status_text(status));
+    memtable_flush_failed(&shard->memtable, &flush->job);
+    flush->running = false;
+    flush->wanted = true;
+    flush->retry_us = shard->now.mono_us + FLUSH_RETRY_US;
+}
+
+/* Makes a slice of the flushed rows clean. */
+static void settle(struct shard *shard)
+{
+    struct flush_state *flush = &shard->flush;
+    const struct memtable_counters *rows = memtable_counters(&shard->memtable);
+    uint64_t only_here = rows->rows_live_not_in_cold;
+    flush->settling = !memtable_flush_done(&shard->memtable, &flush->job, FLUSH_SETTLE_ROWS);
+    flush->running = flush->settling;
+    shard->cold_keys += only_here - rows->rows_live_not_in_cold;
+}
+
+void flush_turn_end(struct shard *shard)
+{
+    struct flush_state *flush = &shard->flush;
+    if (flush->settling)
+        settle(shard);
+    if (memtable_counters(&shard->memtable)->rows_dirty == 0 || (flush->running && !flush->was_running))
+        flush->clean_us = shard->now.mono_us;
+    flush->was_running = flush->running;
+    if (!flush->running && flush_due(shard))
+        flush_start(shard);
+    if (!flush->running || flush->settling)
+        tell_flushed(shard);
+}

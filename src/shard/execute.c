@@ -1,0 +1,271 @@
+/* Commands: answered at once, or turned into one operation for each key. */
+#include <assert.h>
+
+#include "base/version.h"
+#include "shard/state.h"
+
+/* ---- commands on keys ----------------------------------------------------------------------------------- */
+
+static void operate(struct shard *shard, struct client *client, struct pending *pending,
+                    const struct command *command)
+{
+    pending->parts_total = command->keys_count;
+    if (command->id == COMMAND_MGET) {
+        pending->parts = alloc_get_zeroed(&shard->alloc, command->keys_count * sizeof *pending->parts);
+        if (pending->parts == NULL) {
+            pending->failed = true;
+            pending->failure =
+                (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+            return;
+        }
+    }
+    for (uint32_t i = 0; i < command->keys_count; i++) {
+        struct operation operation = {
+            .kind = command->operation,
+            .r = command->r != COUNT_DEFAULT ? command->r : client->r,
+            .w = command->w != COUNT_DEFAULT ? command->w : client->w,
+            .timeout_ms = command->timeout_ms != 0 ? command->timeout_ms : client->timeout_ms,
+            .expiry_ms = command->expiry_ms,
+            .key = command_key(command, i),
+        };
+        if (command->operation == OPERATION_PUT)
+            operation.value = command_value(command, i);
+        pending_operate(shard, pending, i, &operation);
+    }
+}
+
+/* ---- commands on the connection ------------------------------------------------------------------------- */
+
+static void hello(struct shard *shard, struct client *client, struct pending *pending,
+                  const struct command *command)
+{
+    if (command->hello_proto != 0)
+        client->proto = command->hello_proto;
+    if (command->name.data != NULL) {
+        client->name_size = (uint8_t)(command->name.size < NAME_BYTES_MAX ? command->name.size : NAME_BYTES_MAX);
+        memcpy(client->name, command->name.data, client->name_size);
+    }
+    struct buf *reply = &pending->reply;
+    (void)shard;
+    pending->proto = client->proto;
+    resp_reply_map(reply, client->proto, 7);
+    resp_reply_text(reply, "server");
+    resp_reply_text(reply, "rondo");
+    resp_reply_text(reply, "version");
+    resp_reply_text(reply, REDIS_VERSION_FOLLOWED);
+    resp_reply_text(reply, "proto");
+    resp_reply_integer(reply, client->proto);
+    resp_reply_text(reply, "id");
+    resp_reply_integer(reply, (int64_t)client->id);
+    resp_reply_text(reply, "mode");
+    resp_reply_text(reply, "cluster");
+    resp_reply_text(reply, "role");
+    resp_reply_text(reply, "master");
+    resp_reply_text(reply, "modules");
+    resp_reply_array(reply, 0);
+}
+
+static void auth(struct pending *pending, const struct command *command)
+{
+    /* AUTH with a password only is refused where it is parsed. As in Redis the default user has no password, and
+     * takes any. */
+    if (command->argc == 3 && span_is(command->argv[1], "default"))
+        resp_reply_ok(&pending->reply);
+    else
+        resp_reply_error(&pending->reply,
+                         span_of_text("WRONGPASS invalid username-password pair or user is disabled."));
+}
+
+static void show_count(struct buf *reply, uint8_t count)
+{
+    if (count == COUNT_DEFAULT || count == COUNT_QUORUM)
+        resp_reply_text(reply, "quorum");
+    else if (count == COUNT_ALL)
+        resp_reply_text(reply, "all");
+    else
+        resp_reply_integer(reply, count);
+}
+
+static void consistency(struct shard *shard, struct client *client, struct pending *pending,
+                        const struct command *command)
+{
+    struct buf *reply = &pending->reply;
+    if ((command->given & COMMAND_GIVEN_R) != 0)
+        client->r = command->r;
+    if ((command->given & COMMAND_GIVEN_W) != 0)
+        client->w = command->w;
+    if ((command->given & COMMAND_GIVEN_TIMEOUT) != 0)
+        client->timeout_ms = command->timeout_ms;
+    if (command->given != 0) {
+        resp_reply_ok(reply);
+        return;
+    }
+    resp_reply_map(reply, client->proto, 3);
+    resp_reply_text(reply, "R");
+    show_count(reply, client->r);
+    resp_reply_text(reply, "W");
+    show_count(reply, client->w);
+    resp_reply_text(reply, "TIMEOUT");
+    resp_reply_integer(reply, client->timeout_ms != 0 ? client->timeout_ms : shard->options.request_timeout_ms);
+}
+
+static void set_field(struct span value, char *field, uint8_t *size)
+{
+    *size = (uint8_t)(value.size < NAME_BYTES_MAX ? value.size : NAME_BYTES_MAX);
+    if (*size > 0)
+        memcpy(field, value.data, *size);
+}
+
+static void client_command(struct shard *shard, struct client *client, struct pending *pending,
+                           const struct command *command)
+{
+    struct buf *reply = &pending->reply;
+    switch (command->subcommand) {
+    case SUBCOMMAND_CLIENT_ID:
+        resp_reply_integer(reply, (int64_t)client->id);
+        return;
+    case SUBCOMMAND_CLIENT_GETNAME:
+        if (client->name_size == 0)
+            resp_reply_null(reply, client->proto);
+        else
+            resp_reply_bulk(reply, span_of(client->name, client->name_size));
+        return;
+    case SUBCOMMAND_CLIENT_SETNAME:
+        set_field(command->name, client->name, &client->name_size);
+        resp_reply_ok(reply);
+        return;
+    case SUBCOMMAND_CLIENT_SETINFO:
+        if (span_is_nocase(command->argv[2], "lib-name"))
+            set_field(command->argv[3], client->lib_name, &client->lib_name_size);
+        else
+            set_field(command->argv[3], client->lib_version, &client->lib_version_size);
+        resp_reply_ok(reply);
+        return;
+    case SUBCOMMAND_CLIENT_INFO: {
+        struct buf text;
+        buf_init(&text, &shard->alloc);
+        info_client(shard, client, &text);
+        resp_reply_verbatim(reply, client->proto, buf_span(&text));
+        buf_free(&text);
+        return;
+    }
+    default:
+        command_introspect(command, client->proto, reply);
+        return;
+    }
+}
+
+static void ping(struct client *client, struct pending *pending, const struct command *command)
+{
+    (void)client;
+    if (command->argc > 1)
+        resp_reply_bulk(&pending->reply, command->value);
+    else
+        buf_append_text(&pending->reply, "+PONG\r\n");
+}
+
+/* ---- HTTP pages ----------------------------------------------------------------------------------------- */
+
+static void ring_page(struct shard *shard, struct pending *pending)
+{
+    struct buf json;
+    buf_init(&json, &shard->alloc);
+    describe_ring_json(shard, &json);
+    reply_http_json(pending, 200, buf_span(&json));
+    buf_free(&json);
+}
+
+static void health_page(struct shard *shard, struct pending *pending)
+{
+    /* Alive, and of use to clients: enough nodes for the default quorum can be reached. */
+    uint16_t reachable = 1;
+    for (uint16_t i = 0; i < shard->peer_count; i++)
+        reachable = (uint16_t)(reachable + shard->peers[i].reachable);
+    uint16_t needed = (uint16_t)(ring_replica_count(shard->ring) / 2 + 1);
+    struct buf json;
+    buf_init(&json, &shard->alloc);
+    bool healthy = reachable >= needed && !shard->log.full;
+    buf_append_format(&json, "{\"healthy\":%s,\"reachable\":%u,\"needed\":%u,\"disk_full\":%s}\n",
+                      healthy ? "true" : "false", reachable, needed, shard->log.full ? "true" : "false");
+    reply_http_json(pending, healthy ? 200 : 503, buf_span(&json));
+    buf_free(&json);
+}
+
+/* ---- dispatch ------------------------------------------------------------------------------------------- */
+
+static void answer_now(struct shard *shard, struct client *client, struct pending *pending,
+                       const struct command *command)
+{
+    switch (command->id) {
+    case COMMAND_PING:
+        ping(client, pending, command);
+        return;
+    case COMMAND_ECHO:
+        resp_reply_bulk(&pending->reply, command->value);
+        return;
+    case COMMAND_QUIT:
+        resp_reply_ok(&pending->reply);
+        pending->close = true;
+        client->broken = true;
+        return;
+    case COMMAND_HELLO:
+        hello(shard, client, pending, command);
+        return;
+    case COMMAND_AUTH:
+        auth(pending, command);
+        return;
+    case COMMAND_SELECT:
+    case COMMAND_READONLY:
+    case COMMAND_READWRITE:
+    case COMMAND_ASKING:
+        resp_reply_ok(&pending->reply);
+        return;
+    case COMMAND_CLIENT:
+        client_command(shard, client, pending, command);
+        return;
+    case COMMAND_COMMAND:
+        command_introspect(command, client->proto, &pending->reply);
+        return;
+    case COMMAND_CONFIG:
+        if (command->subcommand == SUBCOMMAND_CONFIG_GET)
+            info_config_get(shard, command, client->proto, &pending->reply);
+        else
+            command_introspect(command, client->proto, &pending->reply);
+        return;
+    case COMMAND_CLUSTER:
+        if (command->subcommand == SUBCOMMAND_CLUSTER_HELP)
+            command_introspect(command, client->proto, &pending->reply);
+        else
+            describe_cluster(shard, command, client->proto, &pending->reply);
+        return;
+    case COMMAND_RONDO_CONSISTENCY:
+        consistency(shard, client, pending, command);
+        return;
+    case COMMAND_HTTP_RING:
+        ring_page(shard, pending);
+        return;
+    case COMMAND_HTTP_HEALTHZ:
+        health_page(shard, pending);
+        return;
+    default:
+        assert(!"a command that execute() knows");
+    }
+}
+
+void execute(struct shard *shard, struct client *client, struct pending *pending, const struct command *command)
+{
+    pending->command = command->id;
+    pending->http_head = command->head;
+    if (command->operation != 0) {
+        operate(shard, client, pending, command);
+    } else if (command->id == COMMAND_INFO || command->id == COMMAND_DBSIZE ||
+               command->id == COMMAND_HTTP_STATUS) {
+        pending->section = info_sections(command);
+        info_ask(shard, pending);
+    } else {
+        answer_now(shard, client, pending, command);
+        pending_finish(shard, pending);
+        return;
+    }
+    pending_part_over(shard, pending);
+}

@@ -1,0 +1,383 @@
+/* Membership, the part of shard 0: who may connect, directory ids, amnesia, clocks.
+ *
+ * Amnesia (DESIGN section 6). Each member durably remembers the ids of the data directories it has seen every other
+ * member with, before it accepts a single message from it. A node whose directory is new asks: if anybody knew it
+ * under another id it has lost its disk, and it counts towards no R; if a majority of the others never did, it is
+ * new and serves. The verdict is durable before it takes effect.
+ *
+ * Clocks. Every second each peer is asked for its clock, as NTP does. This node stamps writes only while its clock
+ * is within half of clock_skew_max_ms of the median of all reachable clocks, its own included; what the round trip
+ * leaves uncertain is not held against it. */
+#include <assert.h>
+#include <inttypes.h>
+
+#include "shard/state.h"
+
+#define PING_INTERVAL_US 1000000u
+
+/* A WELCOME with two addresses, or a REFUSE without its text. */
+#define GREETING_BYTES_MAX 1024u
+
+/* Older measurements say nothing: clocks may have been set since. */
+#define CLOCK_SAMPLE_AGE_US 10000000u
+
+/* ---- greetings ------------------------------------------------------------------------------------------ */
+
+static void link_reply(struct shard *shard, struct link *link, bool close)
+{
+    /* The bytes stay in place until the next step; several greetings of one step stand behind each other. */
+    struct effect *effect = effects_add(shard->effects, EFFECT_LINK_SEND);
+    effect->link = link->id;
+    effect->flag = close;
+    effect->bytes = span_of(shard->greeting_bytes.data + shard->greeting_start,
+                            shard->greeting_bytes.size - shard->greeting_start);
+}
+
+/* Greetings are rare and small; room for all that one step can bring is made before the first is written, so that
+ * bytes given out do not move. */
+static bool greeting_begin(struct shard *shard, size_t text_size)
+{
+    shard->greeting_start = shard->greeting_bytes.size;
+    return buf_reserve(&shard->greeting_bytes, GREETING_BYTES_MAX + text_size);
+}
+
+static void refuse_link(struct shard *shard, struct link *link, enum status status, const struct buf *text)
+{
+    struct frame_refuse refuse = {.status = status, .text = buf_span(text)};
+    say(shard, SAY_WARNING, "refused a peer connection: %.*s", (int)text->size, (const char *)text->data);
+    if (greeting_begin(shard, text->size))
+        frame_put_refuse(&shard->greeting_bytes, frame_head_of(shard, link->from_shard, 0), &refuse);
+    link_reply(shard, link, true);
+}
+
+static void accept_link(struct shard *shard, struct link *link)
+{
+    struct frame_welcome welcome = {
+        .node = shard->self_id,
+        .directory = shard->meta.directory_id,
+        .shards = shard->options.shards,
+        .knew_other_directory = link->knew_other_directory,
+        .resp_address = span_of_text(shard->resp_address),
+        .http_address = span_of_text(shard->http_address),
+        .ring_epoch = shard->ring->epoch,
+    };
+    if (greeting_begin(shard, 0))
+        frame_put_welcome(&shard->greeting_bytes, frame_head_of(shard, link->from_shard, 0), &welcome);
+    link_reply(shard, link, false);
+    struct effect *move = effects_add(shard->effects, EFFECT_LINK_MOVE);
+    move->link = link->id;
+    move->shard = link->for_shard;
+    move->node = link->node;
+    struct link *taken = map_take(&shard->links, link->id);
+    assert(taken == link);
+    alloc_put(&shard->alloc, taken, sizeof *taken);
+}
+
+/* Why two nodes are not of one cluster, in words. */
+static void explain_cluster(struct shard *shard, const struct frame_hello *hello, struct buf *text)
+{
+    struct ring *theirs;
+    buf_append_format(text, "node %.*s belongs to another cluster (", (int)hello->name.size,
+                      (const char *)hello->name.data);
+    if (ring_decode(&shard->alloc, hello->ring, &theirs) == STATUS_OK) {
+        if (!ring_difference(shard->ring, theirs, text))
+            buf_append_text(text, "its first ring record was another");
+        ring_free(theirs);
+    }
+    buf_append_text(text, "); give all nodes the same --initial-cluster, and each a data directory of its own");
+}
+
+/* Notes what the node said of itself. True if that must be durable before the node is accepted. */
+static bool remember(struct shard *shard, struct link *link, const struct frame_hello *hello)
+{
+    struct meta_member *member = meta_member_add(&shard->meta, hello->node);
+    if (member == NULL)
+        return false;
+    bool changed = meta_member_saw(member, hello->directory);
+    link->knew_other_directory = member->directory_count > 1;
+    bool same = span_is(hello->resp_address, member->resp) && span_is(hello->http_address, member->http);
+    if (!same && meta_member_set_addresses(member, hello->resp_address, hello->http_address) == STATUS_OK)
+        changed = true;
+    return changed;
+}
+
+/* OK, or why the node is refused, in words. */
+static enum status judge_hello(struct shard *shard, const struct frame *frame, struct frame_hello *hello,
+                               struct buf *text)
+{
+    enum status status = frame->type == FRAME_HELLO ? frame_read_hello(frame, hello) : STATUS_WRONG_PROTOCOL;
+    if (status != STATUS_OK) {
+        buf_append_format(text, "this node speaks version %d of Rondo's peer protocol only; run the same version of "
+                                "rondod everywhere", FRAME_PROTOCOL_VERSION);
+        return STATUS_WRONG_PROTOCOL;
+    }
+    int name_size = (int)hello->name.size;
+    const char *name = (const char *)hello->name.data;
+    if (hello->cluster.low != shard->meta.cluster_id.low || hello->cluster.high != shard->meta.cluster_id.high) {
+        explain_cluster(shard, hello, text);
+        return STATUS_WRONG_CLUSTER;
+    }
+    if (hello->node == shard->self_id) {
+        buf_append_format(text, "node %.*s connects to itself: two processes have the same --name, or a peer address "
+                                "is wrong", name_size, name);
+        return STATUS_WRONG_CLUSTER;
+    }
+    if (ring_node_index(shard->ring, hello->node) == RING_NODE_NONE) {
+        buf_append_format(text, "node %.*s is no member of this cluster", name_size, name);
+        return STATUS_WRONG_CLUSTER;
+    }
+    return STATUS_OK;
+}
+
+void membership_hello(struct shard *shard, struct link *link, const struct frame *frame)
+{
+    struct frame_hello hello;
+    struct buf text;
+    buf_init(&text, &shard->alloc);
+    link->from_shard = frame->from_shard;
+    enum status status = judge_hello(shard, frame, &hello, &text);
+    if (status != STATUS_OK) {
+        refuse_link(shard, link, status, &text);
+        buf_free(&text);
+        return;
+    }
+    link->node = hello.node;
+    link->for_shard = (uint16_t)(hello.shard % shard->options.shards);
+    if (remember(shard, link, &hello))
+        shard->meta_dirty = true;
+    /* Also what an earlier greeting brought may still be on its way to the disk. */
+    if (shard->meta_dirty || shard->meta_written != shard->meta_durable) {
+        link->waits_for_meta = shard->meta_written + (shard->meta_dirty ? 1 : 0);
+        return;
+    }
+    accept_link(shard, link);
+}
+
+/* ---- the durable state ---------------------------------------------------------------------------------- */
+
+void membership_turn_end(struct shard *shard)
+{
+    if (shard->options.shard != 0 || !shard->meta_dirty || shard->meta_written != shard->meta_durable)
+        return;
+    buf_clear(&shard->meta_bytes);
+    meta_encode(&shard->meta, &shard->meta_bytes);
+    if (shard->meta_bytes.failed)
+        return; /* tried again at the next turn */
+    shard->meta_dirty = false;
+    shard->meta_written++;
+    struct effect *effect = effects_add(shard->effects, EFFECT_META_WRITE);
+    effect->sequence = shard->meta_written;
+    effect->bytes = buf_span(&shard->meta_bytes);
+}
+
+static void tell_siblings(struct shard *shard)
+{
+    struct buf body;
+    buf_init(&body, &shard->local_alloc);
+    buf_put_u8(&body, shard->serving);
+    buf_put_u8(&body, shard->clock_trusted);
+    buf_put_u64(&body, (uint64_t)shard->clock_offset_ms);
+    buf_put_u8(&body, (uint8_t)shard->meta.state);
+    for (uint8_t i = 1; i < shard->options.shards; i++)
+        frame_put_raw(&shard->locals[i], FRAME_STATE, frame_head_of(shard, i, 0), buf_span(&body));
+    buf_free(&body);
+}
+
+void membership_state(struct shard *shard, const struct frame *frame)
+{
+    struct reader reader = reader_of(frame->body);
+    shard->serving = reader_u8(&reader) != 0;
+    shard->clock_trusted = reader_u8(&reader) != 0;
+    shard->clock_offset_ms = (int64_t)reader_u64(&reader);
+    shard->meta.state = (enum meta_state)reader_u8(&reader);
+    assert(reader_finish(&reader) == STATUS_OK);
+}
+
+void membership_meta_durable(struct shard *shard, uint64_t version)
+{
+    assert(version <= shard->meta_written);
+    shard->meta_durable = version;
+    if (shard->serving_version != 0 && version >= shard->serving_version) {
+        shard->serving_version = 0;
+        shard->serving = true;
+        say(shard, SAY_INFO, "the data directory is new and nobody knew another one: this node serves reads");
+        tell_siblings(shard);
+    }
+    /* Room for every greeting first, so that none moves when the next is written. */
+    if (!buf_reserve(&shard->greeting_bytes, (size_t)shard->links.count * GREETING_BYTES_MAX))
+        shard->greeting_bytes.failed = false;
+    /* Accepting takes links out of the map: look again from the start after each. */
+    uint32_t at = 0;
+    for (struct link *link = map_next(&shard->links, &at); link != NULL; link = map_next(&shard->links, &at)) {
+        if (link->waits_for_meta == 0 || link->waits_for_meta > version)
+            continue;
+        accept_link(shard, link);
+        at = 0;
+    }
+}
+
+/* ---- amnesia -------------------------------------------------------------------------------------------- */
+
+static void become(struct shard *shard, enum meta_state state)
+{
+    shard->meta.state = state;
+    shard->meta_dirty = true;
+}
+
+void membership_welcomed(struct shard *shard, struct peer *peer, const struct frame_welcome *welcome)
+{
+    const char *name = shard->ring->nodes[peer->index].name;
+    if (shard->meta.state == META_AMNESIAC)
+        return;
+    if (welcome->knew_other_directory && shard->meta.state == META_UNPROVEN) {
+        say(shard, SAY_ERROR,
+            "node %s knew this node with another data directory: this one has lost data. It takes writes, and its "
+            "reads count towards no R until it is repaired",
+            name);
+        become(shard, META_AMNESIAC);
+        tell_siblings(shard);
+        return;
+    }
+    if (welcome->knew_other_directory) {
+        say(shard, SAY_WARNING, "node %s once knew this node with another data directory", name);
+        return;
+    }
+    peer->vouched = true;
+    uint16_t vouched = 0;
+    for (uint16_t i = 0; i < shard->peer_count; i++)
+        vouched = (uint16_t)(vouched + shard->peers[i].vouched);
+    if (shard->meta.state != META_UNPROVEN || vouched < shard->peer_count / 2 + 1)
+        return;
+    become(shard, META_SERVING);
+    shard->serving_version = shard->meta_written + 1;
+}
+
+void membership_start(struct shard *shard)
+{
+    if (shard->options.shard != 0)
+        return;
+    if (shard->meta.state == META_AMNESIAC)
+        say(shard, SAY_ERROR, "this node has lost its earlier data directory: it takes writes, and its reads count "
+                              "towards no R until it is repaired");
+    if (shard->meta.state == META_UNPROVEN)
+        say(shard, SAY_INFO, "the data directory is new: reads count once a majority of the other nodes has said "
+                             "that it never knew another one");
+    if (shard->quarantine_any)
+        say(shard, SAY_ERROR, "this node holds damaged slots: they take writes, and their reads count towards no R "
+                              "until they are repaired");
+}
+
+void membership_ring(struct shard *shard)
+{
+    if (shard->options.shard != 0)
+        return;
+    struct buf bytes;
+    buf_init(&bytes, &shard->alloc);
+    ring_encode(shard->ring, &bytes);
+    if (!bytes.failed && meta_ring_set(&shard->meta, buf_span(&bytes)) == STATUS_OK)
+        shard->meta_dirty = true;
+    buf_free(&bytes);
+    say(shard, SAY_INFO, "ring record of epoch %" PRIu64 " is in force", shard->ring->epoch);
+}
+
+/* ---- clocks --------------------------------------------------------------------------------------------- */
+
+/* The best measurement of a peer's clock: that of the shortest round trip. */
+static const struct clock_sample *best_sample(const struct shard *shard, const struct peer *peer)
+{
+    const struct clock_sample *best = NULL;
+    uint32_t kept = peer->samples_taken < CLOCK_SAMPLES ? peer->samples_taken : CLOCK_SAMPLES;
+    for (uint32_t i = 0; i < kept; i++) {
+        const struct clock_sample *sample = &peer->samples[i];
+        bool fresh = shard->now.mono_us - sample->taken_us <= CLOCK_SAMPLE_AGE_US;
+        if (fresh && (best == NULL || sample->round_trip_us < best->round_trip_us))
+            best = sample;
+    }
+    return best;
+}
+
+static void sort_offsets(int64_t *offsets, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        int64_t offset = offsets[i];
+        size_t at = i;
+        for (; at > 0 && offsets[at - 1] > offset; at--)
+            offsets[at] = offsets[at - 1];
+        offsets[at] = offset;
+    }
+}
+
+/* The median of all reachable clocks against ours; ours is one of them. */
+static int64_t median_offset(const struct shard *shard)
+{
+    int64_t offsets[NODES_MAX];
+    size_t count = 0;
+    offsets[count++] = 0;
+    for (uint16_t i = 0; i < shard->peer_count; i++) {
+        const struct peer *peer = &shard->peers[i];
+        const struct clock_sample *sample = peer->reachable ? best_sample(shard, peer) : NULL;
+        if (sample == NULL)
+            continue;
+        /* The reading was taken some time within the round trip: that much may be the network's. */
+        int64_t doubt = (int64_t)(sample->round_trip_us / 2000) + 1;
+        int64_t offset = sample->offset_ms;
+        if (offset > 0)
+            offset = offset > doubt ? offset - doubt : 0;
+        else
+            offset = offset < -doubt ? offset + doubt : 0;
+        offsets[count++] = offset;
+    }
+    sort_offsets(offsets, count);
+    return count % 2 == 1 ? offsets[count / 2] : (offsets[count / 2 - 1] + offsets[count / 2]) / 2;
+}
+
+static void judge_clock(struct shard *shard)
+{
+    int64_t offset = median_offset(shard);
+    int64_t bound = shard->options.clock_skew_max_ms / 2;
+    bool trusted = offset <= bound && offset >= -bound;
+    bool changed = trusted != shard->clock_trusted;
+    shard->clock_offset_ms = offset;
+    shard->clock_trusted = trusted;
+    if (!changed)
+        return;
+    if (trusted)
+        say(shard, SAY_INFO, "this node's clock agrees with its peers again: it coordinates writes");
+    else
+        say(shard, SAY_ERROR,
+            "this node's clock is %" PRId64 " ms off its peers' median, past %" PRId64 " ms: it coordinates no "
+            "writes (CLOCK_SKEW) until its clock is set right",
+            -offset, bound);
+    tell_siblings(shard);
+}
+
+void membership_pong(struct shard *shard, struct peer *peer, const struct frame_ping *pong)
+{
+    if (pong->sent_mono_us > shard->now.mono_us)
+        return; /* not an echo of this run */
+    uint64_t round_trip_us = shard->now.mono_us - pong->sent_mono_us;
+    int64_t middle_ms = (int64_t)((pong->sent_wall_ms + shard->now.wall_ms) / 2);
+    struct clock_sample *sample = &peer->samples[peer->samples_taken % CLOCK_SAMPLES];
+    *sample = (struct clock_sample){
+        .offset_ms = (int64_t)pong->answered_wall_ms - middle_ms,
+        .round_trip_us = round_trip_us,
+        .taken_us = shard->now.mono_us,
+    };
+    peer->samples_taken++;
+}
+
+void membership_tick(struct shard *shard)
+{
+    if (shard->options.shard != 0 || shard->now.mono_us - shard->pinged_us < PING_INTERVAL_US)
+        return;
+    shard->pinged_us = shard->now.mono_us;
+    for (uint16_t i = 0; i < shard->peer_count; i++) {
+        struct buf *out = peer_output(shard, &shard->peers[i]);
+        if (out == NULL)
+            continue;
+        struct frame_ping ping = {.sent_mono_us = shard->now.mono_us, .sent_wall_ms = shard->now.wall_ms};
+        frame_put_ping(out, frame_head_of(shard, 0, 0), &ping);
+        out->failed = false;
+    }
+    judge_clock(shard);
+}

@@ -1,0 +1,691 @@
+/* Other nodes: connections, greetings, reachability, and the frames that come and go.
+ *
+ * A node is reachable while this shard's connection to it stands and its greeting was accepted. Frames for it are
+ * gathered during a turn and leave in one write. Frames that come in are checked against the ring's epochs before
+ * they touch anything (invariant 8), and passed on if they belong to another shard of this node. */
+#include <assert.h>
+
+#include "shard/state.h"
+
+#define RING_ASK_INTERVAL_US 1000000u
+
+/* Buffers that grew past this are given back when they have been sent. */
+#define OUTPUT_KEEP_BYTES (256u << 10)
+
+struct frame_head frame_head_of(const struct shard *shard, uint8_t to_shard, uint64_t request)
+{
+    return (struct frame_head){
+        .from_shard = (uint8_t)shard->options.shard,
+        .to_shard = to_shard,
+        .request = request,
+        .epoch = shard->ring->epoch,
+    };
+}
+
+struct peer *peer_of_node(struct shard *shard, uint64_t node)
+{
+    for (uint16_t i = 0; i < shard->peer_count; i++) {
+        if (shard->peers[i].node == node)
+            return &shard->peers[i];
+    }
+    return NULL;
+}
+
+struct peer *peer_of_index(struct shard *shard, uint16_t index)
+{
+    assert(index < shard->ring->node_count && index != shard->self);
+    /* The peers are the ring's nodes in order, without this one. */
+    struct peer *peer = &shard->peers[index < shard->self ? index : index - 1];
+    assert(peer->index == index);
+    return peer;
+}
+
+bool node_reachable(struct shard *shard, uint16_t index)
+{
+    return index == shard->self || peer_of_index(shard, index)->reachable;
+}
+
+struct buf *peer_output(struct shard *shard, struct peer *peer)
+{
+    (void)shard;
+    if (peer == NULL || !peer->reachable || peer->out.size > PEER_OUTPUT_BYTES_MAX)
+        return NULL;
+    return &peer->out;
+}
+
+/* ---- the table of peers --------------------------------------------------------------------------------- */
+
+static void peer_free(struct peer *peer)
+{
+    buf_free(&peer->out);
+    buf_free(&peer->greeting);
+}
+
+static void peer_init(struct shard *shard, struct peer *peer, uint64_t node)
+{
+    *peer = (struct peer){.node = node};
+    buf_init(&peer->out, &shard->alloc);
+    buf_init(&peer->greeting, &shard->alloc);
+    const struct meta_member *member = meta_member_find(&shard->meta, node);
+    if (member == NULL)
+        return;
+    span_copy_text(span_of_text(member->resp), peer->resp_address, sizeof peer->resp_address);
+    span_copy_text(span_of_text(member->http), peer->http_address, sizeof peer->http_address);
+}
+
+/* Makes the table for the ring in force, keeping what is known of nodes that stay. */
+enum status peers_init(struct shard *shard)
+{
+    uint16_t count = (uint16_t)(shard->ring->node_count - 1);
+    struct peer *peers = NULL;
+    if (count > 0) {
+        peers = alloc_get(&shard->alloc, count * sizeof *peers);
+        if (peers == NULL)
+            return STATUS_OVERLOADED;
+    }
+    uint16_t at = 0;
+    for (uint16_t i = 0; i < shard->ring->node_count; i++) {
+        uint64_t node = shard->ring->nodes[i].id;
+        if (node == shard->self_id)
+            continue;
+        struct peer *known = peer_of_node(shard, node);
+        if (known != NULL) {
+            peers[at] = *known;
+            known->node = 0;
+        } else {
+            peer_init(shard, &peers[at], node);
+        }
+        peers[at].index = i;
+        at++;
+    }
+    for (uint16_t i = 0; i < shard->peer_count; i++) {
+        if (shard->peers[i].node != 0)
+            peer_free(&shard->peers[i]);
+    }
+    alloc_put(&shard->alloc, shard->peers, shard->peer_count * sizeof *shard->peers);
+    shard->peers = peers;
+    shard->peer_count = count;
+    shard->client_map_stale = true;
+    return STATUS_OK;
+}
+
+void peers_free(struct shard *shard)
+{
+    for (uint16_t i = 0; i < shard->peer_count; i++)
+        peer_free(&shard->peers[i]);
+    alloc_put(&shard->alloc, shard->peers, shard->peer_count * sizeof *shard->peers);
+    uint32_t at = 0;
+    for (struct link *link = map_next(&shard->links, &at); link != NULL; link = map_next(&shard->links, &at))
+        alloc_put(&shard->alloc, link, sizeof *link);
+    map_free(&shard->links);
+}
+
+void peers_start(struct shard *shard)
+{
+    for (uint16_t i = 0; i < shard->peer_count; i++) {
+        struct peer *peer = &shard->peers[i];
+        if (peer->asked_connect)
+            continue;
+        peer->asked_connect = true;
+        struct effect *effect = effects_add(shard->effects, EFFECT_PEER_CONNECT);
+        effect->node = peer->node;
+        effect->bytes = span_of_text(shard->ring->nodes[peer->index].peer_address);
+    }
+}
+
+static void send_gathered(struct shard *shard, struct peer *peer, struct buf *bytes)
+{
+    struct effect *effect = effects_add(shard->effects, EFFECT_PEER_SEND);
+    effect->node = peer->node;
+    effect->bytes = buf_span(bytes);
+}
+
+void peers_turn_end(struct shard *shard)
+{
+    for (uint16_t i = 0; i < shard->peer_count; i++) {
+        struct peer *peer = &shard->peers[i];
+        if (peer->greeting.size > 0)
+            send_gathered(shard, peer, &peer->greeting);
+        if (peer->out.size > 0)
+            send_gathered(shard, peer, &peer->out);
+    }
+    for (uint16_t i = 0; i < shard->options.shards; i++) {
+        if (shard->locals[i].size == 0)
+            continue;
+        struct effect *effect = effects_add(shard->effects, EFFECT_LOCAL_SEND);
+        effect->shard = i;
+        effect->bytes = buf_span(&shard->locals[i]);
+    }
+}
+
+static void clear_output(struct buf *buf)
+{
+    if (buf->capacity > OUTPUT_KEEP_BYTES)
+        buf_free(buf);
+    else
+        buf_clear(buf);
+}
+
+void peers_turn_begin(struct shard *shard)
+{
+    for (uint16_t i = 0; i < shard->peer_count; i++) {
+        clear_output(&shard->peers[i].out);
+        clear_output(&shard->peers[i].greeting);
+    }
+    for (uint16_t i = 0; i < shard->options.shards; i++)
+        clear_output(&shard->locals[i]);
+}
+
+/* ---- our connection to a node --------------------------------------------------------------------------- */
+
+static void greet(struct shard *shard, struct peer *peer)
+{
+    struct buf ring;
+    buf_init(&ring, &shard->alloc);
+    ring_encode(shard->ring, &ring);
+    struct frame_hello hello = {
+        .cluster = shard->meta.cluster_id,
+        .node = shard->self_id,
+        .directory = shard->meta.directory_id,
+        .shards = shard->options.shards,
+        .shard = shard->options.shard,
+        .name = span_of_text(shard->ring->nodes[shard->self].name),
+        .resp_address = span_of_text(shard->resp_address),
+        .http_address = span_of_text(shard->http_address),
+        .ring = buf_span(&ring),
+    };
+    buf_clear(&peer->greeting);
+    frame_put_hello(&peer->greeting, frame_head_of(shard, 0, 0), &hello);
+    buf_free(&ring);
+    peer->greeting.failed = false; /* no memory: nothing is sent, and the connection is tried again later */
+}
+
+static void peer_lost(struct shard *shard, struct peer *peer)
+{
+    bool was_reachable = peer->reachable;
+    peer->connected = false;
+    peer->reachable = false;
+    buf_clear(&peer->out);
+    buf_clear(&peer->greeting);
+    if (!was_reachable)
+        return;
+    shard->client_map_stale = true;
+    if (shard->options.shard == 0)
+        say(shard, SAY_WARNING, "node %s is unreachable", shard->ring->nodes[peer->index].name);
+    coordinator_peer_down(shard, peer->index);
+}
+
+static void peer_welcomed(struct shard *shard, struct peer *peer, const struct frame_welcome *welcome)
+{
+    peer->shards = welcome->shards;
+    peer->directory = welcome->directory;
+    peer->reachable = true;
+    peer->refusal[0] = 0;
+    span_copy_text(welcome->resp_address, peer->resp_address, sizeof peer->resp_address);
+    span_copy_text(welcome->http_address, peer->http_address, sizeof peer->http_address);
+    shard->client_map_stale = true;
+    if (shard->options.shard != 0)
+        return;
+    say(shard, SAY_INFO, "node %s is reachable", shard->ring->nodes[peer->index].name);
+    membership_welcomed(shard, peer, welcome);
+}
+
+static void peer_refused(struct shard *shard, struct peer *peer, const struct frame_refuse *refuse)
+{
+    char text[sizeof peer->refusal];
+    span_copy_text(refuse->text, text, sizeof text);
+    if (strcmp(text, peer->refusal) == 0)
+        return;
+    memcpy(peer->refusal, text, sizeof text);
+    if (shard->options.shard == 0)
+        say(shard, SAY_ERROR, "node %s at %s refuses this node: %s", shard->ring->nodes[peer->index].name,
+            shard->ring->nodes[peer->index].peer_address, text);
+}
+
+static void drop_peer(struct shard *shard, struct peer *peer)
+{
+    effects_add(shard->effects, EFFECT_PEER_DROP)->node = peer->node;
+    peer_lost(shard, peer);
+}
+
+/* The answer to the greeting; nothing else comes on this connection. */
+static void peer_answer(struct shard *shard, struct peer *peer, const struct frame *frame)
+{
+    struct frame_welcome welcome;
+    struct frame_refuse refuse;
+    if (frame->type == FRAME_WELCOME && frame_read_welcome(frame, &welcome) == STATUS_OK &&
+        welcome.node == peer->node) {
+        peer_welcomed(shard, peer, &welcome);
+        return;
+    }
+    if (frame->type == FRAME_REFUSE && frame_read_refuse(frame, &refuse) == STATUS_OK) {
+        peer_refused(shard, peer, &refuse);
+    } else {
+        struct frame_refuse other = {.text = span_of_text("what answers there is not that Rondo node")};
+        peer_refused(shard, peer, &other);
+    }
+    drop_peer(shard, peer);
+}
+
+static void peer_data(struct shard *shard, struct peer *peer, struct event *event)
+{
+    struct frame frame;
+    struct span bytes = event->bytes;
+    while (peer->connected) {
+        enum status status = frame_cut(bytes, &frame, &event->need);
+        if (status == STATUS_MORE)
+            return;
+        if (status != STATUS_OK) {
+            struct frame_refuse other = {.text = span_of_text("what answers there does not speak Rondo's protocol")};
+            peer_refused(shard, peer, &other);
+            drop_peer(shard, peer);
+            event->consumed = event->bytes.size;
+            return;
+        }
+        bytes = span_of(bytes.data + frame.whole.size, bytes.size - frame.whole.size);
+        event->consumed += frame.whole.size;
+        peer_answer(shard, peer, &frame);
+    }
+}
+
+void peer_event(struct shard *shard, struct event *event)
+{
+    struct peer *peer = peer_of_node(shard, event->node);
+    if (peer == NULL) {
+        event->consumed = event->bytes.size;
+        return;
+    }
+    if (event->kind == EVENT_PEER_UP) {
+        peer_lost(shard, peer);
+        peer->connected = true;
+        greet(shard, peer);
+    } else if (event->kind == EVENT_PEER_DOWN) {
+        peer_lost(shard, peer);
+    } else if (peer->connected) {
+        peer_data(shard, peer, event);
+    } else {
+        event->consumed = event->bytes.size;
+    }
+}
+
+/* ---- frames --------------------------------------------------------------------------------------------- */
+
+void replica_answered(struct shard *shard, const struct replica_origin *origin, const struct replica_answer *answer)
+{
+    if (origin->node == 0) {
+        coordinator_answer(shard, origin->request, shard->self, answer);
+        return;
+    }
+    struct buf *out = peer_output(shard, peer_of_node(shard, origin->node));
+    if (out == NULL)
+        return;
+    struct frame_head head = frame_head_of(shard, origin->shard, origin->request);
+    if (answer->kind == TASK_PUT) {
+        struct frame_put_ack ack = {
+            .status = answer->status, .was_live = answer->was_live, .version = answer->version};
+        frame_put_put_ack(out, head, &ack);
+    } else {
+        struct frame_get_answer found = {
+            .status = answer->status,
+            .has_record = answer->has_record,
+            .version = answer->version,
+            .record = answer->record,
+        };
+        frame_put_get_answer(out, head, &found);
+    }
+    out->failed = false; /* no memory for an answer is an answer lost; the coordinator has its deadline */
+}
+
+static void ask_ring(struct shard *shard, struct peer *peer)
+{
+    struct buf *out = peer_output(shard, peer);
+    bool asked_lately = peer != NULL && peer->ring_asked_us != 0 &&
+                        shard->now.mono_us - peer->ring_asked_us < RING_ASK_INTERVAL_US;
+    if (out == NULL || asked_lately)
+        return;
+    peer->ring_asked_us = shard->now.mono_us;
+    frame_put_ring_ask(out, frame_head_of(shard, 0, 0));
+    out->failed = false;
+}
+
+/* Epoch fencing: OK, or why this replica must not touch the slot for that sender. */
+static enum status fence(struct shard *shard, uint64_t node, const struct frame *frame, uint16_t slot)
+{
+    if (frame->epoch > shard->ring->epoch) {
+        ask_ring(shard, peer_of_node(shard, node));
+        return STATUS_WAIT;
+    }
+    if (frame->epoch < ring_changed_epoch(shard->ring, slot)) {
+        shard->counters.stale_epochs++;
+        return STATUS_STALE_EPOCH;
+    }
+    return ring_replicates(shard->ring, slot, shard->self) ? STATUS_OK : STATUS_BAD_REQUEST;
+}
+
+static enum status replica_frame(struct shard *shard, uint64_t node, const struct frame *frame)
+{
+    struct task task = {.origin = {.node = node, .request = frame->request, .shard = frame->from_shard}};
+    struct frame_put put;
+    struct frame_get get;
+    enum status status = STATUS_OK;
+    if (frame->type == FRAME_PUT) {
+        status = frame_read_put(frame, &put);
+        if (status == STATUS_OK)
+            task = (struct task){
+                .kind = TASK_PUT,
+                .origin = task.origin,
+                .deadline_ms = put.deadline_ms,
+                .slot = put.slot,
+                .write_back = put.write_back,
+                .key = put.key,
+                .record = put.record,
+            };
+    } else {
+        status = frame_read_get(frame, &get);
+        if (status == STATUS_OK)
+            task = (struct task){
+                .kind = TASK_GET,
+                .origin = task.origin,
+                .deadline_ms = get.deadline_ms,
+                .slot = get.slot,
+                .digest = get.digest,
+                .key = get.key,
+            };
+    }
+    if (status != STATUS_OK || key_slot(task.key) != task.slot)
+        return STATUS_MALFORMED;
+    enum status fenced = fence(shard, node, frame, task.slot);
+    if (fenced == STATUS_OK) {
+        storage_do(shard, &task);
+        return STATUS_OK;
+    }
+    struct replica_answer refusal = {.kind = task.kind, .status = fenced};
+    replica_answered(shard, &task.origin, &refusal);
+    return STATUS_OK;
+}
+
+static enum status answer_frame(struct shard *shard, uint64_t node, const struct frame *frame)
+{
+    struct replica_answer answer = {0};
+    struct frame_put_ack ack;
+    struct frame_get_answer found;
+    enum status status;
+    if (frame->type == FRAME_PUT_ACK) {
+        status = frame_read_put_ack(frame, &ack);
+        if (status == STATUS_OK)
+            answer = (struct replica_answer){
+                .kind = TASK_PUT, .status = ack.status, .was_live = ack.was_live, .version = ack.version};
+    } else {
+        status = frame_read_get_answer(frame, &found);
+        if (status == STATUS_OK)
+            answer = (struct replica_answer){
+                .kind = TASK_GET,
+                .status = found.status,
+                .has_record = found.has_record,
+                .version = found.version,
+                .record = found.record,
+            };
+    }
+    if (status != STATUS_OK)
+        return status;
+    struct peer *peer = peer_of_node(shard, node);
+    if (peer == NULL)
+        return STATUS_OK;
+    if (answer.status == STATUS_STALE_EPOCH)
+        ask_ring(shard, peer);
+    coordinator_answer(shard, frame->request, peer->index, &answer);
+    return STATUS_OK;
+}
+
+static void send_ring(struct shard *shard, struct peer *peer, uint8_t to_shard)
+{
+    struct buf *out = peer_output(shard, peer);
+    struct buf ring;
+    if (out == NULL)
+        return;
+    buf_init(&ring, &shard->alloc);
+    ring_encode(shard->ring, &ring);
+    if (!ring.failed)
+        frame_put_ring(out, frame_head_of(shard, to_shard, 0), buf_span(&ring));
+    out->failed = false;
+    buf_free(&ring);
+}
+
+static enum status learn_ring(struct shard *shard, const struct frame *frame)
+{
+    struct ring *ring;
+    enum status status = ring_decode(&shard->alloc, frame->body, &ring);
+    if (status != STATUS_OK)
+        return status == STATUS_OVERLOADED ? STATUS_OK : status;
+    bool newer = ring->epoch > shard->ring->epoch;
+    ring_install(shard, ring);
+    for (uint8_t i = 0; newer && i < shard->options.shards; i++) {
+        if (i != shard->options.shard)
+            frame_put_ring(&shard->locals[i], frame_head_of(shard, i, 0), frame->body);
+    }
+    ring_free(ring);
+    return STATUS_OK;
+}
+
+static enum status clock_frame(struct shard *shard, struct peer *peer, const struct frame *frame)
+{
+    struct frame_ping ping;
+    enum status status = frame_read_ping(frame, &ping);
+    if (status != STATUS_OK || peer == NULL)
+        return status;
+    if (frame->type == FRAME_PONG) {
+        membership_pong(shard, peer, &ping);
+        return STATUS_OK;
+    }
+    struct buf *out = peer_output(shard, peer);
+    if (out == NULL)
+        return STATUS_OK;
+    ping.answered_wall_ms = shard->now.wall_ms;
+    frame_put_pong(out, frame_head_of(shard, frame->from_shard, 0), &ping);
+    out->failed = false;
+    return STATUS_OK;
+}
+
+/* The shard of this node that a frame is for, or SHARDS_MAX if it says none that exists. */
+static uint16_t frame_shard(const struct shard *shard, const struct frame *frame)
+{
+    uint16_t slot;
+    if (frame->to_shard != FRAME_BY_SLOT)
+        return frame->to_shard < shard->options.shards ? frame->to_shard : SHARDS_MAX;
+    if (frame_slot(frame, &slot) != STATUS_OK)
+        return SHARDS_MAX;
+    return slot_shard(slot, shard->options.shards);
+}
+
+/* A frame that node sent. MALFORMED: it is not what a Rondo of this version sends. */
+static enum status node_frame(struct shard *shard, uint64_t node, const struct frame *frame)
+{
+    uint16_t target = frame_shard(shard, frame);
+    if (target == SHARDS_MAX)
+        return STATUS_MALFORMED;
+    if (target != shard->options.shard) {
+        shard->counters.misdirected_frames++;
+        struct frame_head head = frame_head_of(shard, (uint8_t)target, 0);
+        frame_put_passed(&shard->locals[target], head, node, frame->whole);
+        return STATUS_OK;
+    }
+    switch (frame->type) {
+    case FRAME_PUT:
+    case FRAME_GET:
+        return replica_frame(shard, node, frame);
+    case FRAME_PUT_ACK:
+    case FRAME_GET_ANSWER:
+        return answer_frame(shard, node, frame);
+    case FRAME_PING:
+    case FRAME_PONG:
+        return clock_frame(shard, peer_of_node(shard, node), frame);
+    case FRAME_RING_ASK:
+        send_ring(shard, peer_of_node(shard, node), frame->from_shard);
+        return STATUS_OK;
+    case FRAME_RING:
+        return learn_ring(shard, frame);
+    default:
+        return STATUS_MALFORMED;
+    }
+}
+
+/* ---- connections of nodes to us ------------------------------------------------------------------------- */
+
+static struct link *link_add(struct shard *shard, uint64_t id, uint64_t node)
+{
+    struct link *link = alloc_get_zeroed(&shard->alloc, sizeof *link);
+    if (link == NULL)
+        return NULL;
+    link->id = id;
+    link->node = node;
+    if (map_put(&shard->links, id, link) == STATUS_OK)
+        return link;
+    alloc_put(&shard->alloc, link, sizeof *link);
+    return NULL;
+}
+
+static void link_close(struct shard *shard, uint64_t id)
+{
+    struct effect *effect = effects_add(shard->effects, EFFECT_LINK_SEND);
+    effect->link = id;
+    effect->flag = true;
+}
+
+static void link_data(struct shard *shard, struct link *link, struct event *event)
+{
+    struct frame frame;
+    struct span bytes = event->bytes;
+    /* A link that waits to be handed over is read by its new shard. */
+    while (link->waits_for_meta == 0) {
+        enum status status = frame_cut(bytes, &frame, &event->need);
+        if (status == STATUS_MORE)
+            return;
+        if (status == STATUS_OK) {
+            bytes = span_of(bytes.data + frame.whole.size, bytes.size - frame.whole.size);
+            event->consumed += frame.whole.size;
+            if (link->node == 0) {
+                membership_hello(shard, link, &frame);
+                event->need = 0;
+                return;
+            }
+            status = node_frame(shard, link->node, &frame);
+        }
+        if (status != STATUS_OK) {
+            say(shard, SAY_ERROR, "a peer connection sent bytes that are not Rondo's protocol (version %d); closed",
+                FRAME_PROTOCOL_VERSION);
+            event->consumed = event->bytes.size;
+            link_close(shard, link->id);
+            return;
+        }
+    }
+    event->need = 0;
+}
+
+void link_event(struct shard *shard, struct event *event)
+{
+    struct link *link = map_get(&shard->links, event->link);
+    switch (event->kind) {
+    case EVENT_LINK_OPEN:
+    case EVENT_LINK_MOVED:
+        if (link == NULL && link_add(shard, event->link, event->node) == NULL)
+            link_close(shard, event->link);
+        return;
+    case EVENT_LINK_CLOSED:
+        alloc_put(&shard->alloc, map_take(&shard->links, event->link), sizeof *link);
+        return;
+    default:
+        if (link != NULL)
+            link_data(shard, link, event);
+        else
+            event->consumed = event->bytes.size;
+        return;
+    }
+}
+
+/* ---- the shards of this node ---------------------------------------------------------------------------- */
+
+static enum status sibling_frame(struct shard *shard, const struct frame *frame)
+{
+    struct operation operation;
+    struct result result;
+    struct frame passed;
+    uint64_t node;
+    uint16_t slot;
+    enum status status;
+    switch (frame->type) {
+    case FRAME_EXEC:
+        status = frame_read_exec(frame, &slot, &operation);
+        if (status == STATUS_OK) {
+            struct origin origin = {.sibling = true, .shard = frame->from_shard, .ticket = frame->request};
+            coordinate(shard, slot, &operation, &origin);
+        }
+        return status;
+    case FRAME_EXEC_DONE:
+        status = frame_read_exec_done(frame, &result);
+        if (status == STATUS_OK)
+            client_part_done(shard, frame->request, &result);
+        return status;
+    case FRAME_PASSED:
+        status = frame_read_passed(frame, &node, &passed);
+        return status == STATUS_OK ? node_frame(shard, node, &passed) : status;
+    case FRAME_RING:
+        return learn_ring(shard, frame);
+    case FRAME_STATE:
+        membership_state(shard, frame);
+        return STATUS_OK;
+    case FRAME_STATS_ASK:
+        info_stats_ask(shard, frame);
+        return STATUS_OK;
+    case FRAME_STATS:
+        info_stats(shard, frame);
+        return STATUS_OK;
+    default:
+        return STATUS_MALFORMED;
+    }
+}
+
+void local_event(struct shard *shard, struct span bytes)
+{
+    struct frame frame;
+    size_t need;
+    while (bytes.size > 0) {
+        enum status cut = frame_cut(bytes, &frame, &need);
+        assert(cut == STATUS_OK);
+        bytes = span_of(bytes.data + frame.whole.size, bytes.size - frame.whole.size);
+        /* What a sibling passes on was written by another node: it may be malformed. What it wrote itself is not. */
+        enum status status = sibling_frame(shard, &frame);
+        assert(status == STATUS_OK || frame.type == FRAME_PASSED);
+    }
+}
+
+/* ---- the ring ------------------------------------------------------------------------------------------- */
+
+void ring_install(struct shard *shard, const struct ring *ring)
+{
+    bool same_cluster = ring->cluster_id.low == shard->ring->cluster_id.low &&
+                        ring->cluster_id.high == shard->ring->cluster_id.high;
+    uint16_t self = ring_node_index(ring, shard->self_id);
+    if (!same_cluster || ring->epoch <= shard->ring->epoch || self == RING_NODE_NONE)
+        return;
+    struct buf bytes;
+    struct ring *copy = NULL;
+    buf_init(&bytes, &shard->alloc);
+    ring_encode(ring, &bytes);
+    enum status status = bytes.failed ? STATUS_OVERLOADED : ring_decode(&shard->alloc, buf_span(&bytes), &copy);
+    buf_free(&bytes);
+    if (status != STATUS_OK)
+        return; /* asked for again by the next message that shows it */
+    shard->ring_before = shard->ring;
+    shard->ring = copy;
+    if (peers_init(shard) != STATUS_OK) {
+        shard->ring = shard->ring_before;
+        ring_free(copy);
+        return;
+    }
+    shard->self = self;
+    coordinator_ring_changed(shard);
+    ring_free(shard->ring_before);
+    shard->ring_before = NULL;
+    peers_start(shard);
+    membership_ring(shard);
+}

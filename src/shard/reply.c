@@ -1,0 +1,341 @@
+/* Results to answers: RESP values and errors, HTTP statuses and bodies.
+ *
+ * The three outcomes are told apart everywhere. RESP: an error whose code is UNKNOWN says that the write may still
+ * take effect; CLUSTERDOWN and TRYAGAIN, which cluster clients retry by themselves, are only used where nothing was
+ * applied. HTTP: 504 is "unknown", 503 and 507 are "not applied". */
+#include <assert.h>
+
+#include "shard/state.h"
+
+/* ---- errors --------------------------------------------------------------------------------------------- */
+
+static bool is_write(enum command_id command)
+{
+    switch (command) {
+    case COMMAND_SET:
+    case COMMAND_MSET:
+    case COMMAND_DEL:
+    case COMMAND_UNLINK:
+    case COMMAND_EXPIRE:
+    case COMMAND_PERSIST:
+    case COMMAND_RONDO_PUT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* One sentence: what happened, and what that means for the client. */
+static void explain(const struct pending *pending, const struct result *result, struct buf *text)
+{
+    const char *nothing = is_write(pending->command) ? "; nothing was applied" : "";
+    switch (result->status) {
+    case STATUS_OUTCOME_UNKNOWN:
+        buf_append_format(text, "the write may still take effect: %u of %u replicas acknowledged it in time",
+                          result->acks, result->needed);
+        break;
+    case STATUS_UNAVAILABLE:
+        buf_append_format(text, "%u of %u needed replicas can answer%s", result->acks, result->needed, nothing);
+        break;
+    case STATUS_TIMED_OUT:
+        buf_append_format(text, "%u of %u needed replicas answered in time%s", result->acks, result->needed,
+                          nothing);
+        break;
+    case STATUS_BAD_REQUEST:
+        buf_append_format(text, "%u replicas were asked for, but a key has only %u", result->needed,
+                          result->acks);
+        break;
+    case STATUS_QUARANTINED:
+        buf_append_format(text, "%u of %u needed replicas can answer; others may have lost this key's data and are "
+                          "not repaired yet", result->acks, result->needed);
+        break;
+    default:
+        buf_append_format(text, "%s%s", status_text(result->status), nothing);
+        break;
+    }
+    if (pending->parts_total > 1 && is_write(pending->command))
+        buf_append_text(text, " (for one of the keys; each key is written on its own)");
+}
+
+/* The first word of a RESP error. */
+static const char *resp_code(const struct result *result)
+{
+    if (result->outcome == OUTCOME_UNKNOWN)
+        return "UNKNOWN";
+    switch (result->status) {
+    case STATUS_UNAVAILABLE:
+        return "CLUSTERDOWN";
+    case STATUS_STALE_EPOCH:
+    case STATUS_WAIT:
+    case STATUS_STARTING:
+        return "TRYAGAIN";
+    case STATUS_BAD_REQUEST:
+        return "ERR";
+    default:
+        return status_name(result->status);
+    }
+}
+
+static void reply_failure(struct pending *pending, const struct result *result)
+{
+    struct buf text;
+    buf_init(&text, pending->reply.alloc);
+    if (!pending->http)
+        buf_append_format(&text, "%s ", resp_code(result));
+    explain(pending, result, &text);
+    if (!pending->http) {
+        resp_reply_error(&pending->reply, buf_span(&text));
+        buf_free(&text);
+        return;
+    }
+    enum status status = result->outcome == OUTCOME_UNKNOWN ? STATUS_OUTCOME_UNKNOWN : result->status;
+    struct http_reply reply = {
+        .http_status = http_status_of(status),
+        .version_minor = pending->http_minor,
+        .keep_alive = pending->http_keep_alive,
+        .head = pending->http_head,
+        .retry_after_s = status == STATUS_OVERLOADED ? 1 : 0,
+    };
+    struct http_error error = {
+        .error = status_name(status),
+        .message = buf_span(&text),
+        .counted = result->needed > 0,
+        .needed = result->needed,
+        .acks = result->acks,
+    };
+    http_reply_error(&pending->reply, &reply, &error);
+    buf_free(&text);
+}
+
+void reply_http_refusal(struct pending *pending, const struct http_refusal *refusal, enum status status,
+                        struct span message)
+{
+    struct http_reply reply = {
+        .http_status = refusal->http_status,
+        .version_minor = pending->http_minor,
+        .keep_alive = !pending->close,
+        .head = pending->http_head,
+        .allow = refusal->allow,
+    };
+    struct http_error error = {.error = status_name(status), .message = message};
+    http_reply_error(&pending->reply, &reply, &error);
+}
+
+/* ---- versions ------------------------------------------------------------------------------------------- */
+
+/* "STAMP", or "STAMP+STAMP" with that of an expiry set later; nothing for a key never heard of. */
+static size_t format_version(struct version version, char text[2 * STAMP_TEXT_BYTES_MAX])
+{
+    text[0] = 0;
+    if (stamp_none(version.value))
+        return 0;
+    size_t size = stamp_format(version.value, text);
+    if (stamp_none(version.override))
+        return size;
+    text[size++] = '+';
+    return size + stamp_format(version.override, text + size);
+}
+
+/* ---- HTTP ----------------------------------------------------------------------------------------------- */
+
+void reply_http_json(struct pending *pending, uint16_t http_status, struct span body)
+{
+    struct http_reply reply = {
+        .http_status = http_status,
+        .version_minor = pending->http_minor,
+        .keep_alive = pending->http_keep_alive,
+        .head = pending->http_head,
+        .content_type = "application/json",
+        .body = body,
+    };
+    http_reply(&pending->reply, &reply);
+}
+
+static void reply_http(struct pending *pending, const struct result *result)
+{
+    char version[2 * STAMP_TEXT_BYTES_MAX];
+    size_t size = format_version(result->version, version);
+    struct http_reply reply = {
+        .http_status = 200,
+        .version_minor = pending->http_minor,
+        .keep_alive = pending->http_keep_alive,
+        .head = pending->http_head,
+        .content_type = "application/json",
+        .context = span_of(version, size),
+    };
+    struct buf json;
+    buf_init(&json, pending->reply.alloc);
+    if (pending->command == COMMAND_RONDO_GET && result->found) {
+        reply.content_type = "application/octet-stream";
+        reply.body = result->value;
+        http_reply(&pending->reply, &reply);
+        return;
+    }
+    if (pending->command == COMMAND_RONDO_GET) {
+        reply.http_status = 404;
+        struct http_error error = {
+            .error = status_name(STATUS_NOT_FOUND), .message = span_of_text(status_text(STATUS_NOT_FOUND))};
+        http_reply_error(&pending->reply, &reply, &error);
+        return;
+    }
+    if (pending->command == COMMAND_DEL)
+        buf_append_format(&json, "{\"deleted\":%s,\"version\":\"%s\"}\n", result->found ? "true" : "false", version);
+    else
+        buf_append_format(&json, "{\"version\":\"%s\"}\n", version);
+    reply.body = buf_span(&json);
+    http_reply(&pending->reply, &reply);
+    buf_free(&json);
+}
+
+/* ---- RESP ----------------------------------------------------------------------------------------------- */
+
+static void reply_time_left(struct shard *shard, struct pending *pending, const struct result *result)
+{
+    if (!result->found || result->expiry_ms == 0) {
+        resp_reply_integer(&pending->reply, result->found ? -1 : -2);
+        return;
+    }
+    int64_t left_ms = (int64_t)(result->expiry_ms - shard->now.wall_ms);
+    if (result->expiry_ms < shard->now.wall_ms)
+        left_ms = 0;
+    resp_reply_integer(&pending->reply, pending->command == COMMAND_TTL ? (left_ms + 500) / 1000 : left_ms);
+}
+
+static void reply_value(struct pending *pending, const struct result *result)
+{
+    if (result->found)
+        resp_reply_bulk(&pending->reply, result->value);
+    else
+        resp_reply_null(&pending->reply, pending->proto);
+}
+
+static void reply_resp(struct shard *shard, struct pending *pending, const struct result *result)
+{
+    char version[2 * STAMP_TEXT_BYTES_MAX];
+    struct buf *reply = &pending->reply;
+    switch (pending->command) {
+    case COMMAND_GET:
+        reply_value(pending, result);
+        return;
+    case COMMAND_SET:
+        resp_reply_ok(reply);
+        return;
+    case COMMAND_STRLEN:
+        resp_reply_integer(reply, result->found ? (int64_t)result->value.size : 0);
+        return;
+    case COMMAND_TTL:
+    case COMMAND_PTTL:
+        reply_time_left(shard, pending, result);
+        return;
+    case COMMAND_EXPIRE:
+    case COMMAND_PERSIST:
+        resp_reply_integer(reply, result->found);
+        return;
+    case COMMAND_RONDO_GET:
+        resp_reply_array(reply, 2);
+        reply_value(pending, result);
+        resp_reply_bulk(reply, span_of(version, format_version(result->version, version)));
+        return;
+    case COMMAND_RONDO_PUT:
+        resp_reply_bulk(reply, span_of(version, format_version(result->version, version)));
+        return;
+    default:
+        /* DEL, UNLINK, EXISTS, MGET and MSET are answered when all their parts are over. */
+        pending->count += result->found;
+        return;
+    }
+}
+
+/* ---- parts ---------------------------------------------------------------------------------------------- */
+
+/* Keeps an MGET value until all are there. */
+static void keep_part(struct shard *shard, struct pending *pending, uint32_t part, const struct result *result)
+{
+    struct part *kept = &pending->parts[part];
+    kept->found = result->found;
+    if (!result->found || result->value.size == 0)
+        return;
+    kept->value = alloc_get(&shard->alloc, result->value.size);
+    if (kept->value == NULL) {
+        pending->failed = true;
+        pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+        return;
+    }
+    kept->size = result->value.size;
+    memcpy(kept->value, result->value.data, kept->size);
+}
+
+void reply_part(struct shard *shard, struct pending *pending, uint32_t part, const struct result *result)
+{
+    if (result->outcome != OUTCOME_DONE) {
+        /* One key whose write may have happened makes the whole answer "unknown". */
+        if (!pending->failed || result->outcome == OUTCOME_UNKNOWN)
+            pending->failure = *result;
+        pending->failed = true;
+        return;
+    }
+    if (pending->client == NULL)
+        return;
+    if (pending->parts != NULL)
+        keep_part(shard, pending, part, result);
+    else if (pending->http)
+        reply_http(pending, result);
+    else
+        reply_resp(shard, pending, result);
+}
+
+static void reply_stats(struct shard *shard, struct pending *pending)
+{
+    struct buf text;
+    buf_init(&text, &shard->alloc);
+    if (pending->command == COMMAND_DBSIZE) {
+        resp_reply_integer(&pending->reply, (int64_t)pending->stats->keys);
+    } else if (pending->command == COMMAND_HTTP_STATUS) {
+        describe_status_json(shard, pending->stats, &text);
+        reply_http_json(pending, 200, buf_span(&text));
+    } else {
+        info_text(shard, pending, &text);
+        resp_reply_verbatim(&pending->reply, pending->proto, buf_span(&text));
+    }
+    pending->reply.failed |= text.failed;
+    buf_free(&text);
+}
+
+void reply_parts_over(struct shard *shard, struct pending *pending)
+{
+    struct buf *reply = &pending->reply;
+    if (pending->client == NULL)
+        return;
+    if (pending->failed) {
+        reply_failure(pending, &pending->failure);
+        return;
+    }
+    if (pending->stats != NULL) {
+        reply_stats(shard, pending);
+        return;
+    }
+    if (pending->http)
+        return;
+    switch (pending->command) {
+    case COMMAND_MSET:
+        resp_reply_ok(reply);
+        return;
+    case COMMAND_DEL:
+    case COMMAND_UNLINK:
+    case COMMAND_EXISTS:
+        resp_reply_integer(reply, pending->count);
+        return;
+    case COMMAND_MGET:
+        resp_reply_array(reply, pending->parts_total);
+        for (uint32_t i = 0; i < pending->parts_total; i++) {
+            const struct part *part = &pending->parts[i];
+            if (part->found)
+                resp_reply_bulk(reply, span_of(part->value, part->size));
+            else
+                resp_reply_null(reply, pending->proto);
+        }
+        return;
+    default:
+        return;
+    }
+}

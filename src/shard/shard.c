@@ -1,0 +1,373 @@
+/* The door: one event in, effects out. */
+#include <assert.h>
+
+#include "base/hash.h"
+#include "shard/state.h"
+
+/* Of the shard's memory, the part for everything but rows: requests, connections, buffers. */
+#define OTHER_MEMORY_DIVISOR 4u
+
+/* Tables and buffers that every shard has, before the first row. */
+#define SHARD_MEMORY_BYTES_MIN (4u << 20)
+
+/* ---- making and freeing --------------------------------------------------------------------------------- */
+
+static enum status copy_ring(struct shard *shard, const struct ring *ring)
+{
+    struct buf bytes;
+    buf_init(&bytes, &shard->alloc);
+    ring_encode(ring, &bytes);
+    enum status status = bytes.failed ? STATUS_OVERLOADED : ring_decode(&shard->alloc, buf_span(&bytes), &shard->ring);
+    buf_free(&bytes);
+    return status;
+}
+
+static enum status copy_meta(struct shard *shard, const struct meta *meta)
+{
+    struct buf bytes;
+    buf_init(&bytes, &shard->alloc);
+    meta_encode(meta, &bytes);
+    enum status status = bytes.failed ? STATUS_OVERLOADED : meta_decode(buf_span(&bytes), &shard->meta);
+    buf_free(&bytes);
+    return status;
+}
+
+static void init_lists(struct shard *shard)
+{
+    timer_heap_init(&shard->timers, &shard->alloc);
+    map_init(&shard->requests, &shard->alloc);
+    map_init(&shard->clients, &shard->alloc);
+    map_init(&shard->pendings, &shard->alloc);
+    map_init(&shard->links, &shard->alloc);
+    map_init(&shard->cold_tickets, &shard->alloc);
+    list_init(&shard->stamp_waiters);
+    list_init(&shard->dirty_clients);
+    list_init(&shard->sent_clients);
+    buf_init(&shard->log.payload, &shard->alloc);
+    buf_init(&shard->scratch, &shard->alloc);
+    buf_init(&shard->meta_bytes, &shard->alloc);
+    buf_init(&shard->greeting_bytes, &shard->alloc);
+    for (uint32_t i = 0; i < SAID_MAX; i++)
+        buf_init(&shard->said[i], &shard->local_alloc);
+    shard->client_map.alloc = &shard->alloc;
+}
+
+static void init_state(struct shard *shard, const struct shard_options *options)
+{
+    /* What a recovered row rests on is durable: sequence 1. */
+    shard->log.durable = 1;
+    shard->log.open = 2;
+    shard->cold_empty = options->cold_empty;
+    shard->cold_ticket_next = 1;
+    shard->request_next = 1;
+    shard->pending_next = 1;
+    shard->clock_trusted = true;
+    shard->serving = options->meta->state == META_SERVING;
+    shard->flush.clean_us = options->now.mono_us;
+    shard->quarantine_any = meta_quarantine_any(options->meta);
+    if (shard->quarantine_any)
+        memcpy(shard->quarantine, options->meta->quarantine, sizeof shard->quarantine);
+    span_copy_text(options->resp_address, shard->resp_address, sizeof shard->resp_address);
+    span_copy_text(options->http_address, shard->http_address, sizeof shard->http_address);
+    span_copy_text(options->durability, shard->durability, sizeof shard->durability);
+    shard->cold_keys = options->cold_keys;
+    hlc_init(&shard->hlc, options->meta->actor_id, options->clock_skew_max_ms, options->bounds);
+    shard->tick.kind = TIMER_TICK;
+}
+
+static enum status init_parts(struct shard *shard, const struct shard_options *options)
+{
+    enum status status = copy_ring(shard, options->ring);
+    if (status == STATUS_OK)
+        status = copy_meta(shard, options->meta);
+    if (status != STATUS_OK)
+        return status;
+    shard->self_id = options->meta->node_id;
+    shard->self = ring_node_index(shard->ring, shard->self_id);
+    if (shard->self == RING_NODE_NONE)
+        return STATUS_WRONG_CLUSTER;
+    shard->locals = alloc_get(&shard->alloc, options->shards * sizeof *shard->locals);
+    if (shard->locals == NULL)
+        return STATUS_OVERLOADED;
+    for (uint16_t i = 0; i < options->shards; i++)
+        buf_init(&shard->locals[i], &shard->local_alloc);
+    struct memtable_options rows = {
+        .alloc = &shard->row_alloc,
+        .seed = prng_u64(&shard->prng),
+        .budget_bytes = shard->row_alloc.budget_bytes,
+    };
+    status = memtable_init(&shard->memtable, &rows);
+    shard->has_memtable = status == STATUS_OK;
+    if (status == STATUS_OK)
+        status = peers_init(shard);
+    if (status == STATUS_OK)
+        status = timer_arm(&shard->timers, &shard->tick, options->now.mono_us + TICK_INTERVAL_US);
+    return status;
+}
+
+struct shard *shard_new(const struct shard_options *options)
+{
+    assert(options->shards > 0 && options->shards <= SHARDS_MAX && options->shard < options->shards);
+    if (options->memory_bytes < SHARD_MEMORY_BYTES_MIN)
+        return NULL;
+    struct alloc alloc;
+    size_t other_bytes = options->memory_bytes / OTHER_MEMORY_DIVISOR;
+    alloc_init(&alloc, other_bytes);
+    struct shard *shard = alloc_get_zeroed(&alloc, sizeof *shard);
+    if (shard == NULL)
+        return NULL;
+    shard->alloc = alloc;
+    alloc_init(&shard->row_alloc, options->memory_bytes - other_bytes);
+    alloc_init(&shard->local_alloc, SIZE_MAX);
+    shard->options = *options;
+    shard->now = options->now;
+    prng_seed(&shard->prng, options->seed);
+    meta_init(&shard->meta, &shard->alloc);
+    init_lists(shard);
+    init_state(shard, options);
+    if (init_parts(shard, options) == STATUS_OK)
+        return shard;
+    shard_free(shard);
+    return NULL;
+}
+
+void shard_free(struct shard *shard)
+{
+    if (shard == NULL)
+        return;
+    coordinator_free(shard);
+    clients_free(shard);
+    storage_free(shard);
+    peers_free(shard);
+    if (shard->flush.settling) {
+        bool over = memtable_flush_done(&shard->memtable, &shard->flush.job, UINT64_MAX);
+        assert(over);
+    } else if (shard->flush.running) {
+        memtable_flush_failed(&shard->memtable, &shard->flush.job);
+    }
+    if (shard->has_memtable)
+        memtable_free(&shard->memtable);
+    client_map_free(&shard->client_map);
+    timer_heap_free(&shard->timers);
+    for (uint16_t i = 0; shard->locals != NULL && i < shard->options.shards; i++)
+        buf_free(&shard->locals[i]);
+    alloc_put(&shard->alloc, shard->locals, shard->options.shards * sizeof *shard->locals);
+    for (uint32_t i = 0; i < SAID_MAX; i++)
+        buf_free(&shard->said[i]);
+    buf_free(&shard->scratch);
+    buf_free(&shard->meta_bytes);
+    buf_free(&shard->greeting_bytes);
+    meta_free(&shard->meta);
+    ring_free(shard->ring);
+    struct alloc alloc = shard->alloc;
+    alloc_put(&alloc, shard, sizeof *shard);
+    assert(alloc.used_bytes == 0);
+}
+
+/* ---- recovery ------------------------------------------------------------------------------------------- */
+
+enum status shard_recover_row(struct shard *shard, struct span key, struct span bytes)
+{
+    uint32_t hash = memtable_hash(&shard->memtable, key);
+    const struct row *row = memtable_find(&shard->memtable, key, hash);
+    struct record held = {0};
+    struct record record;
+    if (row != NULL && record_parse(row_record(row), &held) != STATUS_OK)
+        return STATUS_CORRUPT;
+    if (record_parse(bytes, &record) != STATUS_OK || record_empty(&record))
+        return STATUS_CORRUPT;
+    struct record merged = record_merge(&held, &record);
+    hlc_observe(&shard->hlc, shard->now.wall_ms, record_stamp_max(&merged));
+    buf_clear(&shard->scratch);
+    record_put(&shard->scratch, &merged);
+    if (shard->scratch.failed)
+        return STATUS_OVERLOADED;
+    struct memtable_put put = {
+        .key = key,
+        .record = buf_span(&shard->scratch),
+        .hash = hash,
+        .sequence = 1,
+        .live = (merged.flags & RECORD_VALUE) != 0 && (merged.flags & RECORD_TOMBSTONE) == 0,
+        /* Whether the cold tier has it is not known: yes is the answer that loses nothing. */
+        .in_cold = !shard->cold_empty,
+    };
+    return memtable_put(&shard->memtable, &put);
+}
+
+struct flush_job *shard_recover_freeze(struct shard *shard)
+{
+    enum status status = memtable_freeze(&shard->memtable, &shard->flush.job, UINT64_MAX, 0);
+    if (status != STATUS_OK)
+        return NULL;
+    shard->cold_empty = false;
+    return &shard->flush.job;
+}
+
+void shard_recover_flushed(struct shard *shard)
+{
+    bool over = memtable_flush_done(&shard->memtable, &shard->flush.job, UINT64_MAX);
+    assert(over);
+}
+
+/* ---- running -------------------------------------------------------------------------------------------- */
+
+/* What the last turn gave out has been carried out by now. */
+static void turn_begin(struct shard *shard)
+{
+    for (uint32_t i = 0; i < shard->said_count; i++)
+        buf_clear(&shard->said[i]);
+    shard->said_count = 0;
+    buf_clear(&shard->greeting_bytes);
+    if (!shard->turn_ended)
+        return;
+    shard->turn_ended = false;
+    log_turn_begin(shard);
+    peers_turn_begin(shard);
+    clients_turn_begin(shard);
+}
+
+static void fire_timers(struct shard *shard)
+{
+    for (;;) {
+        struct timer *timer = timer_heap_pop_due(&shard->timers, shard->now.mono_us);
+        if (timer == NULL)
+            return;
+        if (timer->kind == TIMER_REQUEST_DEADLINE) {
+            coordinator_deadline(shard, LIST_ENTRY(timer, struct request, deadline));
+        } else if (timer->kind == TIMER_REQUEST_HEDGE) {
+            coordinator_hedge(shard, LIST_ENTRY(timer, struct request, hedge));
+        } else {
+            coordinator_stamps(shard);
+            membership_tick(shard);
+            enum status armed = timer_arm(&shard->timers, timer, shard->now.mono_us + TICK_INTERVAL_US);
+            /* The heap had room for it a moment ago. */
+            assert(armed == STATUS_OK);
+        }
+    }
+}
+
+static void turn_end(struct shard *shard)
+{
+    fire_timers(shard);
+    log_turn_end(shard);
+    flush_turn_end(shard);
+    shard->row_upkeep = memtable_upkeep(&shard->memtable);
+    membership_turn_end(shard);
+    clients_turn_end(shard);
+    peers_turn_end(shard);
+    shard->turn_ended = true;
+}
+
+void shard_start(struct shard *shard, struct now now, struct effects *effects)
+{
+    shard->now = now;
+    shard->effects = effects;
+    turn_begin(shard);
+    peers_start(shard);
+    membership_start(shard);
+    turn_end(shard);
+    shard->effects = NULL;
+}
+
+static void dispatch(struct shard *shard, struct event *event)
+{
+    switch (event->kind) {
+    case EVENT_TURN_END:
+        turn_end(shard);
+        return;
+    case EVENT_CLIENT_OPEN:
+    case EVENT_CLIENT_DATA:
+    case EVENT_CLIENT_CLOSED:
+        client_event(shard, event);
+        return;
+    case EVENT_PEER_UP:
+    case EVENT_PEER_DATA:
+    case EVENT_PEER_DOWN:
+        peer_event(shard, event);
+        return;
+    case EVENT_LINK_OPEN:
+    case EVENT_LINK_MOVED:
+    case EVENT_LINK_DATA:
+    case EVENT_LINK_CLOSED:
+        link_event(shard, event);
+        return;
+    case EVENT_LOCAL:
+        local_event(shard, event->bytes);
+        return;
+    case EVENT_LOG_DURABLE:
+        log_durable(shard, event->sequence);
+        return;
+    case EVENT_LOG_FULL:
+        if (shard->log.full != event->flag)
+            say(shard, SAY_ERROR, event->flag ? "the disk is full: writes are refused" : "the disk has room again");
+        shard->log.full = event->flag;
+        return;
+    case EVENT_COLD_RESULT:
+        storage_cold_result(shard, event);
+        return;
+    case EVENT_FLUSH_DONE:
+        flush_done(shard, event->status);
+        return;
+    case EVENT_META_DURABLE:
+        membership_meta_durable(shard, event->sequence);
+        return;
+    }
+    assert(!"an event of a kind that there is");
+}
+
+void shard_step(struct shard *shard, struct event *event, struct effects *effects)
+{
+    assert(shard->effects == NULL);
+    shard->effects = effects;
+    shard->now = event->now;
+    event->consumed = 0;
+    event->need = 0;
+    event->paused = false;
+    turn_begin(shard);
+    dispatch(shard, event);
+    shard->effects = NULL;
+}
+
+uint64_t shard_next_deadline_us(const struct shard *shard)
+{
+    /* Slices of upkeep go on at once, between the events of others. */
+    if (shard->row_upkeep || shard->flush.settling)
+        return shard->now.mono_us;
+    return timer_heap_next_us(&shard->timers);
+}
+
+void shard_install_ring(struct shard *shard, const struct ring *ring, struct effects *effects)
+{
+    assert(shard->effects == NULL);
+    shard->effects = effects;
+    turn_begin(shard);
+    ring_install(shard, ring);
+    shard->effects = NULL;
+}
+
+/* ---- looking in ----------------------------------------------------------------------------------------- */
+
+const struct shard_counters *shard_counters(const struct shard *shard)
+{
+    return &shard->counters;
+}
+
+const struct memtable *shard_memtable(const struct shard *shard)
+{
+    return &shard->memtable;
+}
+
+const struct alloc *shard_alloc(const struct shard *shard)
+{
+    return &shard->alloc;
+}
+
+uint32_t shard_requests_in_flight(const struct shard *shard)
+{
+    return shard->requests.count;
+}
+
+bool shard_slot_serves(const struct shard *shard, uint16_t slot)
+{
+    return storage_slot_serves(shard, slot);
+}
