@@ -122,7 +122,8 @@ void client_stats_part(struct shard *shard, uint64_t ticket, const struct stats_
     pending_part_over(shard, pending);
 }
 
-void pending_operate(struct shard *shard, struct pending *pending, uint32_t part, const struct operation *operation)
+void pending_operate(struct shard *shard, struct pending *pending, uint32_t part,
+                     const struct operation *operation)
 {
     uint16_t slot = key_slot(operation->key);
     uint16_t target = slot_shard(slot, shard->options.shards);

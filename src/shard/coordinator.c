@@ -1,27 +1,12 @@
-/* Requests: the put and get machines wired to replicas here and elsewhere.
+/* Requests: how they begin, who their answers are for, how they end.
  *
  * A request lives from coordinate() to exactly one result, at its deadline at the latest (invariant 9). Answers of
  * replicas find it by its id, which also carries the round or write-back generation they belong to, so that a late
  * answer never counts for something it did not answer. The replica on this node is asked like any other, only
- * without a frame. */
+ * without a frame. write.c and read.c do the work in between. */
+#include "shard/request.h"
+
 #include <assert.h>
-
-#include "base/hash.h"
-#include "shard/state.h"
-
-/* A replica that has not answered within this time gets company: one more is asked. */
-#define HEDGE_DELAY_US 40000u
-
-/* The low byte of a request number in frames: what the answer is for. */
-#define TAG_BITS 8
-#define TAG_PUT_ROUND_1 1u
-#define TAG_PUT_ROUND_2 2u
-#define TAG_GET 3u
-#define TAG_WRITE_BACK 4u /* and above: its generation */
-#define WRITE_BACKS_MAX (255u - TAG_WRITE_BACK)
-
-static void put_advance(struct shard *shard, struct request *request);
-static void get_advance(struct shard *shard, struct request *request);
 
 /* ---- life of a request ---------------------------------------------------------------------------------- */
 
@@ -57,7 +42,7 @@ static void request_free(struct shard *shard, struct request *request)
     alloc_put(&shard->alloc, request, sizeof *request);
 }
 
-static void request_end(struct shard *shard, struct request *request, struct result *result)
+void request_end(struct shard *shard, struct request *request, struct result *result)
 {
     count_outcome(shard, result);
     deliver(shard, &request->origin, result);
@@ -69,13 +54,12 @@ static void request_end(struct shard *shard, struct request *request, struct res
 static void refuse(struct shard *shard, const struct origin *origin, enum status status, uint8_t needed,
                    uint8_t acks)
 {
-    struct result result = {
-        .outcome = OUTCOME_NOT_APPLIED, .status = status, .needed = needed, .acks = acks};
+    struct result result = {.outcome = OUTCOME_NOT_APPLIED, .status = status, .needed = needed, .acks = acks};
     count_outcome(shard, &result);
     deliver(shard, origin, &result);
 }
 
-static void request_fail(struct shard *shard, struct request *request, enum outcome outcome, enum status status)
+void request_fail(struct shard *shard, struct request *request, enum outcome outcome, enum status status)
 {
     bool writing = request->phase != REQUEST_GETTING;
     struct result result = {
@@ -91,13 +75,7 @@ static void request_fail(struct shard *shard, struct request *request, enum outc
 
 /* ---- replicas ------------------------------------------------------------------------------------------- */
 
-static bool is_self(const struct shard *shard, uint16_t node)
-{
-    return node == shard->self;
-}
-
-/* The place of a node in the request's list, or REPLICAS_MAX. */
-static uint8_t place_of(const struct request *request, uint16_t node)
+uint8_t request_place(const struct request *request, uint16_t node)
 {
     for (uint8_t i = 0; i < request->n; i++) {
         if (request->node[i] == node)
@@ -106,18 +84,13 @@ static uint8_t place_of(const struct request *request, uint16_t node)
     return REPLICAS_MAX;
 }
 
-static uint64_t tagged(const struct request *request, uint32_t tag)
+bool request_send_record(struct shard *shard, struct request *request, uint8_t place, uint32_t tag,
+                         bool write_back)
 {
-    return request->id << TAG_BITS | tag;
-}
-
-/* Sends the request's record to a replica; false if it cannot be reached. */
-static bool send_put(struct shard *shard, struct request *request, uint8_t place, uint32_t tag, bool write_back)
-{
-    if (is_self(shard, request->node[place])) {
+    if (request->node[place] == shard->self) {
         struct task task = {
             .kind = TASK_PUT,
-            .origin = {.request = tagged(request, tag)},
+            .origin = {.request = request_number(request, tag)},
             .deadline_ms = request->deadline_ms,
             .slot = request->slot,
             .write_back = write_back,
@@ -128,7 +101,7 @@ static bool send_put(struct shard *shard, struct request *request, uint8_t place
         return true;
     }
     struct peer *peer = peer_of_index(shard, request->node[place]);
-    struct buf *out = peer_output(shard, peer);
+    struct buf *out = peer_output(peer);
     if (out == NULL)
         return false;
     struct frame_put put = {
@@ -138,407 +111,33 @@ static bool send_put(struct shard *shard, struct request *request, uint8_t place
         .key = request->key,
         .record = buf_span(&request->record),
     };
-    frame_put_put(out, frame_head_of(shard, FRAME_BY_SLOT, tagged(request, tag)), &put);
+    frame_put_put(out, frame_head_of(shard, FRAME_BY_SLOT, request_number(request, tag)), &put);
     bool sent = !out->failed;
     out->failed = false;
     return sent;
-}
-
-static bool send_get(struct shard *shard, struct request *request, uint8_t place, bool digest)
-{
-    if (is_self(shard, request->node[place])) {
-        struct task task = {
-            .kind = TASK_GET,
-            .origin = {.request = tagged(request, TAG_GET)},
-            .deadline_ms = request->deadline_ms,
-            .slot = request->slot,
-            .key = request->key,
-        };
-        storage_do(shard, &task);
-        return true;
-    }
-    struct buf *out = peer_output(shard, peer_of_index(shard, request->node[place]));
-    if (out == NULL)
-        return false;
-    struct frame_get get = {
-        .slot = request->slot,
-        .deadline_ms = request->deadline_ms,
-        .digest = digest,
-        .key = request->key,
-    };
-    frame_put_get(out, frame_head_of(shard, FRAME_BY_SLOT, tagged(request, TAG_GET)), &get);
-    bool sent = !out->failed;
-    out->failed = false;
-    return sent;
-}
-
-/* ---- writes --------------------------------------------------------------------------------------------- */
-
-/* Serialises what is to be written, under this stamp. */
-static bool build_record(struct request *request, struct stamp stamp)
-{
-    struct record record = {0};
-    if (request->kind == OPERATION_EXPIRE) {
-        record.flags = RECORD_OVERRIDE;
-        record.override_applies_to = request->applies_to;
-        record.override_stamp = stamp;
-        record.override_expiry_ms = request->expiry_ms;
-    } else {
-        record.flags = RECORD_VALUE;
-        record.stamp = stamp;
-        if (request->kind == OPERATION_DELETE)
-            record.flags |= RECORD_TOMBSTONE;
-        else if (request->expiry_ms != 0)
-            record.flags |= RECORD_EXPIRY;
-        record.expiry_ms = request->expiry_ms;
-        record.value = request->value;
-    }
-    buf_clear(&request->record);
-    record_put(&request->record, &record);
-    return !request->record.failed;
-}
-
-static void put_send_all(struct shard *shard, struct request *request)
-{
-    uint32_t tag = request->put.round == 1 ? TAG_PUT_ROUND_1 : TAG_PUT_ROUND_2;
-    request->phase = REQUEST_PUTTING;
-    request->sending = true;
-    for (uint8_t i = 0; i < request->n; i++) {
-        if (!is_self(shard, request->node[i]) && !node_reachable(shard, request->node[i]))
-            continue;
-        put_sent(&request->put, i);
-        if (!send_put(shard, request, i, tag, false))
-            put_refused(&request->put, i, STATUS_OVERLOADED);
-    }
-    request->sending = false;
-    put_advance(shard, request);
-}
-
-/* Stamps and sends; parks the request if the clock cannot stamp yet. */
-static void put_stamp(struct shard *shard, struct request *request)
-{
-    struct stamp stamp;
-    bool again = request->phase == REQUEST_WANTS_RESTAMP;
-    struct stamp above = again ? request->put.highest : storage_stamp(shard, request->key);
-    if (request->kind == OPERATION_EXPIRE)
-        above = stamp_max(above, request->applies_to);
-    shard->stamped_us = shard->now.mono_us;
-    enum status status = hlc_stamp(&shard->hlc, shard->now.wall_ms, above, &stamp);
-    if (status == STATUS_WAIT) {
-        list_remove(&request->parked);
-        list_push_back(&shard->stamp_waiters, &request->parked);
-        return;
-    }
-    list_remove(&request->parked);
-    if (status == STATUS_OK && !build_record(request, stamp))
-        status = STATUS_OVERLOADED;
-    if (status != STATUS_OK) {
-        request_fail(shard, request, again ? OUTCOME_UNKNOWN : OUTCOME_NOT_APPLIED, status);
-        return;
-    }
-    if (again) {
-        put_restart(&request->put, stamp);
-        shard->counters.restamps++;
-    } else {
-        struct put_options options = {.replicas = request->n, .needed = request->w, .own = stamp};
-        put_start(&request->put, &options);
-    }
-    put_send_all(shard, request);
-}
-
-static uint8_t count_reachable(struct shard *shard, const struct request *request)
-{
-    uint8_t count = 0;
-    for (uint8_t i = 0; i < request->n; i++)
-        count = (uint8_t)(count + (is_self(shard, request->node[i]) || node_reachable(shard, request->node[i])));
-    return count;
-}
-
-static void put_begin(struct shard *shard, struct request *request)
-{
-    request->phase = REQUEST_WANTS_STAMP;
-    request->put.replicas = 0;
-    if (!shard->clock_trusted) {
-        request_fail(shard, request, OUTCOME_NOT_APPLIED, STATUS_CLOCK_SKEW);
-        return;
-    }
-    /* Nothing is sent where W cannot be reached: then the answer can be "not applied". */
-    uint8_t reachable = count_reachable(shard, request);
-    if (reachable < request->w) {
-        struct result result = {
-            .outcome = OUTCOME_NOT_APPLIED, .status = STATUS_UNAVAILABLE, .needed = request->w, .acks = reachable};
-        request_end(shard, request, &result);
-        return;
-    }
-    put_stamp(shard, request);
-}
-
-static void put_done(struct shard *shard, struct request *request)
-{
-    struct result result = {
-        .outcome = OUTCOME_DONE,
-        .status = STATUS_OK,
-        .needed = request->w,
-        .acks = put_acks(&request->put),
-        .found = request->kind == OPERATION_EXPIRE || request->put.was_live,
-    };
-    if (request->kind == OPERATION_EXPIRE)
-        result.version = (struct version){.value = request->applies_to, .override = request->put.own};
-    else
-        result.version.value = request->put.own;
-    request_end(shard, request, &result);
-}
-
-static void put_decided(struct shard *shard, struct request *request, bool deadline_passed)
-{
-    enum put_decision decision = put_decide(&request->put, deadline_passed);
-    enum status why = request->put.refusal != STATUS_OK ? request->put.refusal : STATUS_UNAVAILABLE;
-    switch (decision) {
-    case PUT_WAIT:
-        return;
-    case PUT_DONE:
-        put_done(shard, request);
-        return;
-    case PUT_RESTAMP:
-        hlc_observe(&shard->hlc, shard->now.wall_ms, request->put.highest);
-        request->phase = REQUEST_WANTS_RESTAMP;
-        put_stamp(shard, request);
-        return;
-    case PUT_NOT_APPLIED:
-        request_fail(shard, request, OUTCOME_NOT_APPLIED, why);
-        return;
-    case PUT_UNKNOWN:
-        request_fail(shard, request, OUTCOME_UNKNOWN, STATUS_OUTCOME_UNKNOWN);
-        return;
-    }
-}
-
-static void put_advance(struct shard *shard, struct request *request)
-{
-    if (!request->sending)
-        put_decided(shard, request, false);
-}
-
-/* The stamp a replica holds in the register that the request writes: what could beat it. */
-static struct stamp held_stamp(const struct request *request, struct version held)
-{
-    if (request->kind != OPERATION_EXPIRE)
-        return held.value;
-    /* A newer value is a concurrent SET that comes after this EXPIRE; an override only competes for one value. */
-    return stamp_compare(held.value, request->applies_to) == 0 ? held.override : (struct stamp){0};
-}
-
-static void put_answer(struct shard *shard, struct request *request, uint8_t place,
-                       const struct replica_answer *answer)
-{
-    if (answer->status == STATUS_OK)
-        put_acked(&request->put, place, held_stamp(request, answer->version), answer->was_live);
-    else
-        put_refused(&request->put, place, answer->status);
-    put_advance(shard, request);
-}
-
-/* ---- reads ---------------------------------------------------------------------------------------------- */
-
-/* Self first (it costs no message), then the others, starting at a different one for each request, reachable
- * ones before the rest. */
-static void order_replicas(struct shard *shard, struct request *request)
-{
-    uint16_t ordered[REPLICAS_MAX];
-    uint8_t count = 0;
-    for (int pass = 0; pass < 3; pass++) {
-        for (uint8_t i = 0; i < request->n; i++) {
-            uint16_t node = request->node[(i + request->id) % request->n];
-            bool self = is_self(shard, node);
-            int rank = self ? 0 : node_reachable(shard, node) ? 1 : 2;
-            if (rank == pass)
-                ordered[count++] = node;
-        }
-    }
-    assert(count == request->n);
-    memcpy(request->node, ordered, count * sizeof *ordered);
-}
-
-/* Merges a whole record into what has been read so far. */
-static bool merge_read(struct shard *shard, struct request *request, struct span bytes, struct version *merged)
-{
-    struct record so_far;
-    struct record read;
-    enum status parsed = record_parse(buf_span(&request->record), &so_far);
-    assert(parsed == STATUS_OK);
-    parsed = record_parse(bytes, &read);
-    assert(parsed == STATUS_OK);
-    struct record both = record_merge(&so_far, &read);
-    *merged = record_version(&both);
-    if (version_equal(*merged, record_version(&so_far)))
-        return true;
-    struct buf grown;
-    buf_init(&grown, &shard->alloc);
-    record_put(&grown, &both);
-    if (grown.failed) {
-        buf_free(&grown);
-        return false;
-    }
-    buf_free(&request->record);
-    request->record = grown;
-    return true;
-}
-
-static void get_answer(struct shard *shard, struct request *request, uint8_t place,
-                       const struct replica_answer *answer)
-{
-    if (answer->status != STATUS_OK && answer->status != STATUS_QUARANTINED) {
-        get_gone(&request->get, place, answer->status);
-        get_advance(shard, request);
-        return;
-    }
-    struct get_answer seen = {
-        .counts = answer->status == STATUS_OK,
-        .has_record = answer->has_record,
-        .version = answer->version,
-    };
-    if (seen.has_record && !merge_read(shard, request, answer->record, &seen.merged)) {
-        get_gone(&request->get, place, STATUS_OVERLOADED);
-        get_advance(shard, request);
-        return;
-    }
-    hlc_observe(&shard->hlc, shard->now.wall_ms, stamp_max(answer->version.value, answer->version.override));
-    if (seen.has_record && !version_equal(seen.merged, request->get.merged))
-        request->write_backs++;
-    get_answered(&request->get, place, &seen);
-    get_advance(shard, request);
-}
-
-static void get_done(struct shard *shard, struct request *request)
-{
-    struct record record;
-    enum status parsed = record_parse(buf_span(&request->record), &record);
-    assert(parsed == STATUS_OK);
-    bool live = record_live(&record, shard->now.wall_ms);
-    uint64_t expiry_ms = record_expiry_ms(&record);
-    bool changes_expiry = request->kind == OPERATION_EXPIRE && live && (request->expiry_ms != 0 || expiry_ms != 0);
-    if (changes_expiry) {
-        request->applies_to = record.stamp;
-        put_begin(shard, request);
-        return;
-    }
-    struct result result = {
-        .outcome = OUTCOME_DONE,
-        .status = STATUS_OK,
-        .needed = request->r,
-        .acks = get_answers_counted(&request->get),
-        .found = live && request->kind == OPERATION_GET,
-        .version = record_version(&record),
-        .expiry_ms = expiry_ms,
-        .value = live ? record.value : (struct span){0},
-    };
-    request_end(shard, request, &result);
-}
-
-static void get_failed(struct shard *shard, struct request *request, bool deadline_passed)
-{
-    enum status status = request->get.refusal != STATUS_OK ? request->get.refusal : STATUS_UNAVAILABLE;
-    if (deadline_passed)
-        status = STATUS_TIMED_OUT;
-    request_fail(shard, request, OUTCOME_NOT_APPLIED, status);
-}
-
-static void get_ask(struct shard *shard, struct request *request, uint8_t place, bool digest)
-{
-    get_sent(&request->get, place);
-    if (!send_get(shard, request, place, digest))
-        get_gone(&request->get, place, STATUS_UNAVAILABLE);
-}
-
-static void get_write_back(struct shard *shard, struct request *request, uint8_t place)
-{
-    get_write_sent(&request->get, place);
-    shard->counters.write_backs++;
-    bool sent = request->write_backs <= WRITE_BACKS_MAX &&
-                send_put(shard, request, place, TAG_WRITE_BACK + request->write_backs, true);
-    if (!sent)
-        get_write_failed(&request->get, place);
-}
-
-/* Carries out decisions until there is something to wait for. Answers of this node's own replica may come while
- * one is being carried out; they are noted, and the loop sees them. */
-static void get_decided(struct shard *shard, struct request *request, bool deadline_passed)
-{
-    for (;;) {
-        enum get_decision decision = get_decide(&request->get, deadline_passed);
-        uint8_t chosen = request->get.chosen;
-        request->sending = true;
-        switch (decision) {
-        case GET_WAIT:
-            request->sending = false;
-            return;
-        case GET_ASK:
-            /* One whole record is enough where all agree. */
-            get_ask(shard, request, chosen, request->asked_whole);
-            request->asked_whole = true;
-            break;
-        case GET_FETCH:
-            get_ask(shard, request, chosen, false);
-            break;
-        case GET_WRITE_BACK:
-            get_write_back(shard, request, chosen);
-            break;
-        case GET_DONE:
-            request->sending = false;
-            get_done(shard, request);
-            return;
-        case GET_FAILED:
-            request->sending = false;
-            get_failed(shard, request, deadline_passed);
-            return;
-        }
-        request->sending = false;
-    }
-}
-
-static void get_advance(struct shard *shard, struct request *request)
-{
-    if (!request->sending)
-        get_decided(shard, request, false);
-}
-
-static void get_begin(struct shard *shard, struct request *request)
-{
-    request->phase = REQUEST_GETTING;
-    order_replicas(shard, request);
-    get_start(&request->get, request->n, request->r);
-    if (request->r < request->n) {
-        enum status armed = timer_arm(&shard->timers, &request->hedge, shard->now.mono_us + HEDGE_DELAY_US);
-        /* Without memory for the timer there is no hedge; the deadline stands. */
-        (void)armed;
-    }
-    get_decided(shard, request, false);
 }
 
 /* ---- events --------------------------------------------------------------------------------------------- */
 
-void coordinator_answer(struct shard *shard, uint64_t number, uint16_t index, const struct replica_answer *answer)
+void coordinator_answer(struct shard *shard, uint64_t number, uint16_t index,
+                        const struct replica_answer *answer)
 {
     uint64_t id = number >> TAG_BITS;
     uint32_t tag = (uint32_t)(number & ((1u << TAG_BITS) - 1));
     struct request *request = id == 0 ? NULL : map_get(&shard->requests, id);
     if (request == NULL)
         return;
-    uint8_t place = place_of(request, index);
+    uint8_t place = request_place(request, index);
     if (place == REPLICAS_MAX)
         return;
     bool is_put = answer->kind == TASK_PUT;
     if (request->phase == REQUEST_PUTTING && is_put) {
         if (tag == (request->put.round == 1 ? TAG_PUT_ROUND_1 : TAG_PUT_ROUND_2))
-            put_answer(shard, request, place, answer);
+            write_answer(shard, request, place, answer);
     } else if (request->phase == REQUEST_GETTING && !is_put && tag == TAG_GET) {
-        get_answer(shard, request, place, answer);
+        read_answer(shard, request, place, answer);
     } else if (request->phase == REQUEST_GETTING && is_put && tag == TAG_WRITE_BACK + request->write_backs) {
-        if (answer->status == STATUS_OK)
-            get_write_acked(&request->get, place);
-        else
-            get_write_failed(&request->get, place);
-        get_advance(shard, request);
+        read_write_answer(shard, request, place, answer->status);
     }
 }
 
@@ -565,18 +164,13 @@ static void for_each_request(struct shard *shard, uint16_t index,
 
 static void act_peer_down(struct shard *shard, struct request *request, uint16_t index)
 {
-    uint8_t place = place_of(request, index);
+    uint8_t place = request_place(request, index);
     if (place == REPLICAS_MAX)
         return;
-    if (request->phase == REQUEST_PUTTING) {
-        put_lost(&request->put, place);
-        put_advance(shard, request);
-    } else if (request->phase == REQUEST_GETTING) {
-        get_write_failed(&request->get, place);
-        if (request->get.replica[place].state != GET_IDLE)
-            get_gone(&request->get, place, STATUS_UNAVAILABLE);
-        get_advance(shard, request);
-    }
+    if (request->phase == REQUEST_PUTTING)
+        write_peer_down(shard, request, place);
+    else if (request->phase == REQUEST_GETTING)
+        read_peer_down(shard, request, place);
 }
 
 void coordinator_peer_down(struct shard *shard, uint16_t index)
@@ -619,27 +213,18 @@ void coordinator_deadline(struct shard *shard, struct request *request)
         request_fail(shard, request, OUTCOME_UNKNOWN, STATUS_OUTCOME_UNKNOWN);
         return;
     case REQUEST_PUTTING:
-        put_decided(shard, request, true);
+        write_deadline(shard, request);
         return;
     case REQUEST_GETTING:
-        get_decided(shard, request, true);
+        read_deadline(shard, request);
         return;
     }
 }
 
 void coordinator_hedge(struct shard *shard, struct request *request)
 {
-    uint8_t place = request->phase == REQUEST_GETTING ? get_hedge(&request->get) : REPLICAS_MAX;
-    if (place == REPLICAS_MAX || get_answers_counted(&request->get) >= request->r)
-        return;
-    shard->counters.hedges++;
-    request->sending = true;
-    get_ask(shard, request, place, request->asked_whole);
-    request->asked_whole = true;
-    request->sending = false;
-    enum status armed = timer_arm(&shard->timers, &request->hedge, shard->now.mono_us + HEDGE_DELAY_US);
-    (void)armed;
-    get_advance(shard, request);
+    if (request->phase == REQUEST_GETTING)
+        read_hedge(shard, request);
 }
 
 void coordinator_stamps(struct shard *shard)
@@ -651,7 +236,7 @@ void coordinator_stamps(struct shard *shard)
         list_push_back(&waiting, list_pop_front(&shard->stamp_waiters));
     while (!list_empty(&waiting)) {
         struct request *request = LIST_ENTRY(list_pop_front(&waiting), struct request, parked);
-        put_stamp(shard, request);
+        write_stamp(shard, request);
     }
 }
 
@@ -703,7 +288,8 @@ static struct request *request_new(struct shard *shard, const struct operation *
     request->id = shard->request_next;
     request->kind = operation->kind;
     request->expiry_ms = operation->expiry_ms;
-    if (copy_bytes(shard, operation, request) && map_put(&shard->requests, request->id, request) == STATUS_OK) {
+    if (copy_bytes(shard, operation, request) &&
+        map_put(&shard->requests, request->id, request) == STATUS_OK) {
         shard->request_next++;
         return request;
     }
@@ -711,7 +297,8 @@ static struct request *request_new(struct shard *shard, const struct operation *
     return NULL;
 }
 
-void coordinate(struct shard *shard, uint16_t slot, const struct operation *operation, const struct origin *origin)
+void coordinate(struct shard *shard, uint16_t slot, const struct operation *operation,
+                const struct origin *origin)
 {
     uint8_t n = ring_replica_count(shard->ring);
     uint8_t r = resolve_count(operation->r, n);
@@ -736,7 +323,7 @@ void coordinate(struct shard *shard, uint16_t slot, const struct operation *oper
     request->w = w;
     request->deadline_ms = shard->now.wall_ms + timeout_ms;
     memcpy(request->node, ring_replicas(shard->ring, slot), n * sizeof *request->node);
-    if (place_of(request, shard->self) == REPLICAS_MAX)
+    if (request_place(request, shard->self) == REPLICAS_MAX)
         shard->counters.requests_forwarded++;
     uint64_t deadline_us = shard->now.mono_us + (uint64_t)timeout_ms * 1000;
     if (timer_arm(&shard->timers, &request->deadline, deadline_us) != STATUS_OK) {
@@ -744,7 +331,7 @@ void coordinate(struct shard *shard, uint16_t slot, const struct operation *oper
         return;
     }
     if (operation->kind == OPERATION_GET || operation->kind == OPERATION_EXPIRE)
-        get_begin(shard, request);
+        read_begin(shard, request);
     else
-        put_begin(shard, request);
+        write_begin(shard, request);
 }

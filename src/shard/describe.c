@@ -15,8 +15,8 @@ const struct client_map *describe_client_map(struct shard *shard)
     bool reachable[NODES_MAX];
     for (uint16_t i = 0; i < shard->ring->node_count; i++) {
         /* A node whose client address was never heard cannot be told to clients. */
-        reachable[i] = i == shard->self || (peer_of_index(shard, i)->reachable &&
-                                            peer_of_index(shard, i)->resp_address[0] != 0);
+        reachable[i] = i == shard->self ||
+                       (peer_of_index(shard, i)->reachable && peer_of_index(shard, i)->resp_address[0] != 0);
     }
     client_map_free(&shard->client_map);
     if (client_map_build(&shard->alloc, shard->ring, reachable, &shard->client_map) == STATUS_OK)
@@ -38,7 +38,8 @@ struct node_view {
 
 static struct node_view view_node(struct shard *shard, uint16_t index)
 {
-    struct node_view view = {.node = &shard->ring->nodes[index], .index = index, .self = index == shard->self};
+    struct node_view view = {
+        .node = &shard->ring->nodes[index], .index = index, .self = index == shard->self};
     if (view.self) {
         view.reachable = true;
         view.resp = shard->resp_address;
@@ -185,12 +186,13 @@ static void append_node_line(struct shard *shard, uint16_t index, struct buf *te
 
 static void append_cluster_info(struct shard *shard, struct buf *text)
 {
-    buf_append_format(text,
-                      "cluster_enabled:1\r\ncluster_state:ok\r\ncluster_slots_assigned:%d\r\ncluster_slots_ok:%d\r\n"
-                      "cluster_slots_pfail:0\r\ncluster_slots_fail:0\r\ncluster_known_nodes:%u\r\ncluster_size:%u\r\n"
-                      "cluster_current_epoch:%" PRIu64 "\r\ncluster_my_epoch:%" PRIu64 "\r\n",
-                      SLOTS_COUNT, SLOTS_COUNT, shard->ring->node_count, shard->ring->node_count, shard->ring->epoch,
-                      shard->ring->epoch);
+    buf_append_format(
+        text,
+        "cluster_enabled:1\r\ncluster_state:ok\r\ncluster_slots_assigned:%d\r\ncluster_slots_ok:%d\r\n"
+        "cluster_slots_pfail:0\r\ncluster_slots_fail:0\r\ncluster_known_nodes:%u\r\ncluster_size:%u\r\n"
+        "cluster_current_epoch:%" PRIu64 "\r\ncluster_my_epoch:%" PRIu64 "\r\n",
+        SLOTS_COUNT, SLOTS_COUNT, shard->ring->node_count, shard->ring->node_count, shard->ring->epoch,
+        shard->ring->epoch);
 }
 
 void describe_cluster(struct shard *shard, const struct command *command, uint8_t proto, struct buf *reply)
@@ -291,7 +293,8 @@ void describe_ring_json(struct shard *shard, struct buf *json)
         struct node_view view = view_node(shard, i);
         buf_append_text(json, i == 0 ? "" : ",");
         append_node_json(&view, json);
-        buf_append_format(json, ",\"slots\":%" PRIu32 ",\"replicates\":%" PRIu32 "}", owned[i], replicated[i]);
+        buf_append_format(json, ",\"slots\":%" PRIu32 ",\"replicates\":%" PRIu32 "}", owned[i],
+                          replicated[i]);
     }
     buf_append_text(json, "],\"owners\":[");
     append_owners(shard, json);
@@ -351,13 +354,14 @@ void describe_status_json(struct shard *shard, const struct stats_sum *stats, st
                       "\"clients\":%" PRIu64 ",\"cold_reads\":%" PRIu64 ",\"flushes\":%" PRIu64
                       ",\"requests\":{\"commands\":%" PRIu64 ",\"done\":%" PRIu64 ",\"not_applied\":%" PRIu64
                       ",\"unknown\":%" PRIu64 ",\"forwarded\":%" PRIu64 ",\"in_flight\":%" PRIu64,
-                      stats->clients, stats->cold_reads, stats->flushes, stats->commands, stats->requests_done,
-                      stats->requests_not_applied, stats->requests_unknown, stats->requests_forwarded,
-                      stats->in_flight);
-    buf_append_format(json,
-                      ",\"restamps\":%" PRIu64 ",\"write_backs\":%" PRIu64 ",\"hedges\":%" PRIu64
-                      ",\"overwritten_concurrent\":%" PRIu64 ",\"stale_epochs\":%" PRIu64 ",\"deadline_drops\":%" PRIu64
-                      ",\"overloads\":%" PRIu64 ",\"misdirected_frames\":%" PRIu64 "}}\n",
-                      stats->restamps, stats->write_backs, stats->hedges, stats->overwritten_concurrent,
-                      stats->stale_epochs, stats->deadline_drops, stats->overloads, stats->misdirected_frames);
+                      stats->clients, stats->cold_reads, stats->flushes, stats->commands,
+                      stats->requests_done, stats->requests_not_applied, stats->requests_unknown,
+                      stats->requests_forwarded, stats->in_flight);
+    buf_append_format(
+        json,
+        ",\"restamps\":%" PRIu64 ",\"write_backs\":%" PRIu64 ",\"hedges\":%" PRIu64
+        ",\"overwritten_concurrent\":%" PRIu64 ",\"stale_epochs\":%" PRIu64 ",\"deadline_drops\":%" PRIu64
+        ",\"overloads\":%" PRIu64 ",\"misdirected_frames\":%" PRIu64 "}}\n",
+        stats->restamps, stats->write_backs, stats->hedges, stats->overwritten_concurrent,
+        stats->stale_epochs, stats->deadline_drops, stats->overloads, stats->misdirected_frames);
 }

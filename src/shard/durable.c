@@ -25,6 +25,8 @@
 /* A payload buffer that grew past this is given back after its turn. */
 #define LOG_PAYLOAD_KEEP_BYTES (1u << 20)
 
+static bool waiter_room(struct shard *shard);
+
 /* ---- the open batch ------------------------------------------------------------------------------------- */
 
 bool log_reserve(struct shard *shard, size_t bytes)
@@ -33,6 +35,9 @@ bool log_reserve(struct shard *shard, size_t bytes)
     uint64_t waiting = shard->log.unsynced_bytes + payload->size;
     /* An empty log takes anything, so the largest row is never locked out. */
     if (waiting > 0 && waiting + bytes > LOG_UNSYNCED_BYTES_MAX)
+        return false;
+    /* Nothing is appended whose answer could not wait. */
+    if (!waiter_room(shard))
         return false;
     if (buf_reserve(payload, bytes))
         return true;

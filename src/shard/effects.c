@@ -23,8 +23,8 @@ struct effect *effects_add(struct effects *effects, enum effect_kind kind)
 {
     if (effects->count == effects->capacity) {
         uint32_t capacity = effects->capacity == 0 ? 64 : effects->capacity * 2;
-        struct effect *items = alloc_resize(effects->alloc, effects->items,
-                                            effects->capacity * sizeof *items, capacity * sizeof *items);
+        struct effect *items = alloc_resize(effects->alloc, effects->items, effects->capacity * sizeof *items,
+                                            capacity * sizeof *items);
         /* Losing an effect would lose an acknowledgement or a log batch: the world gives this list an alloc
          * without a budget. */
         assert(items != NULL);

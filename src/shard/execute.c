@@ -14,8 +14,7 @@ static void operate(struct shard *shard, struct client *client, struct pending *
         pending->parts = alloc_get_zeroed(&shard->alloc, command->keys_count * sizeof *pending->parts);
         if (pending->parts == NULL) {
             pending->failed = true;
-            pending->failure =
-                (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+            pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
             return;
         }
     }
@@ -36,17 +35,20 @@ static void operate(struct shard *shard, struct client *client, struct pending *
 
 /* ---- commands on the connection ------------------------------------------------------------------------- */
 
-static void hello(struct shard *shard, struct client *client, struct pending *pending,
-                  const struct command *command)
+static void set_field(struct span value, char *field, uint8_t *size)
+{
+    *size = (uint8_t)(value.size < NAME_BYTES_MAX ? value.size : NAME_BYTES_MAX);
+    if (*size > 0)
+        memcpy(field, value.data, *size);
+}
+
+static void hello(struct client *client, struct pending *pending, const struct command *command)
 {
     if (command->hello_proto != 0)
         client->proto = command->hello_proto;
-    if (command->name.data != NULL) {
-        client->name_size = (uint8_t)(command->name.size < NAME_BYTES_MAX ? command->name.size : NAME_BYTES_MAX);
-        memcpy(client->name, command->name.data, client->name_size);
-    }
+    if (command->name.data != NULL)
+        set_field(command->name, client->name, &client->name_size);
     struct buf *reply = &pending->reply;
-    (void)shard;
     pending->proto = client->proto;
     resp_reply_map(reply, client->proto, 7);
     resp_reply_text(reply, "server");
@@ -106,14 +108,8 @@ static void consistency(struct shard *shard, struct client *client, struct pendi
     resp_reply_text(reply, "W");
     show_count(reply, client->w);
     resp_reply_text(reply, "TIMEOUT");
-    resp_reply_integer(reply, client->timeout_ms != 0 ? client->timeout_ms : shard->options.request_timeout_ms);
-}
-
-static void set_field(struct span value, char *field, uint8_t *size)
-{
-    *size = (uint8_t)(value.size < NAME_BYTES_MAX ? value.size : NAME_BYTES_MAX);
-    if (*size > 0)
-        memcpy(field, value.data, *size);
+    resp_reply_integer(reply,
+                       client->timeout_ms != 0 ? client->timeout_ms : shard->options.request_timeout_ms);
 }
 
 static void client_command(struct shard *shard, struct client *client, struct pending *pending,
@@ -155,9 +151,8 @@ static void client_command(struct shard *shard, struct client *client, struct pe
     }
 }
 
-static void ping(struct client *client, struct pending *pending, const struct command *command)
+static void ping(struct pending *pending, const struct command *command)
 {
-    (void)client;
     if (command->argc > 1)
         resp_reply_bulk(&pending->reply, command->value);
     else
@@ -198,7 +193,7 @@ static void answer_now(struct shard *shard, struct client *client, struct pendin
 {
     switch (command->id) {
     case COMMAND_PING:
-        ping(client, pending, command);
+        ping(pending, command);
         return;
     case COMMAND_ECHO:
         resp_reply_bulk(&pending->reply, command->value);
@@ -209,7 +204,7 @@ static void answer_now(struct shard *shard, struct client *client, struct pendin
         client->broken = true;
         return;
     case COMMAND_HELLO:
-        hello(shard, client, pending, command);
+        hello(client, pending, command);
         return;
     case COMMAND_AUTH:
         auth(pending, command);
@@ -252,7 +247,8 @@ static void answer_now(struct shard *shard, struct client *client, struct pendin
     }
 }
 
-void execute(struct shard *shard, struct client *client, struct pending *pending, const struct command *command)
+void execute(struct shard *shard, struct client *client, struct pending *pending,
+             const struct command *command)
 {
     pending->command = command->id;
     pending->http_head = command->head;

@@ -51,7 +51,8 @@ void info_ask(struct shard *shard, struct pending *pending)
     pending->parts_left += shard->options.shards;
     for (uint8_t i = 0; i < shard->options.shards; i++) {
         if (i != shard->options.shard)
-            frame_put_raw(&shard->locals[i], FRAME_STATS_ASK, frame_head_of(shard, i, ticket), (struct span){0});
+            frame_put_raw(&shard->locals[i], FRAME_STATS_ASK, frame_head_of(shard, i, ticket),
+                          (struct span){0});
     }
     struct stats_sum own;
     info_collect(shard, &own);
@@ -100,9 +101,15 @@ static const struct {
     const char *name;
     uint8_t sections;
 } section_names[] = {
-    {"server", INFO_SERVER},   {"clients", INFO_CLIENTS},         {"memory", INFO_MEMORY},
-    {"stats", INFO_STATS},     {"replication", INFO_REPLICATION}, {"cluster", INFO_CLUSTER},
-    {"keyspace", INFO_KEYSPACE}, {"all", INFO_ALL},               {"default", INFO_ALL},
+    {"server", INFO_SERVER},
+    {"clients", INFO_CLIENTS},
+    {"memory", INFO_MEMORY},
+    {"stats", INFO_STATS},
+    {"replication", INFO_REPLICATION},
+    {"cluster", INFO_CLUSTER},
+    {"keyspace", INFO_KEYSPACE},
+    {"all", INFO_ALL},
+    {"default", INFO_ALL},
     {"everything", INFO_ALL},
 };
 
@@ -123,14 +130,16 @@ uint8_t info_sections(const struct command *command)
 static void info_server(struct shard *shard, struct buf *text)
 {
     uint64_t uptime_s = (shard->now.wall_ms - shard->options.started_wall_ms) / 1000;
-    struct span port = span_of_text(strrchr(shard->resp_address, ':') == NULL ? ":0" : strrchr(shard->resp_address, ':'));
-    buf_append_format(text,
-                      "# Server\r\nredis_version:%s\r\nrondo_version:%s\r\nredis_mode:cluster\r\nprocess_id:%" PRIu32
-                      "\r\ntcp_port:%.*s\r\nuptime_in_seconds:%" PRIu64 "\r\nuptime_in_days:%" PRIu64
-                      "\r\nrondo_node:%s\r\nrondo_shards:%u\r\nrondo_durability:%s\r\n\r\n",
-                      REDIS_VERSION_FOLLOWED, RONDO_VERSION, shard->options.process_id, (int)port.size - 1,
-                      (const char *)port.data + 1, uptime_s, uptime_s / 86400, shard->ring->nodes[shard->self].name,
-                      shard->options.shards, shard->durability);
+    struct span port =
+        span_of_text(strrchr(shard->resp_address, ':') == NULL ? ":0" : strrchr(shard->resp_address, ':'));
+    buf_append_format(
+        text,
+        "# Server\r\nredis_version:%s\r\nrondo_version:%s\r\nredis_mode:cluster\r\nprocess_id:%" PRIu32
+        "\r\ntcp_port:%.*s\r\nuptime_in_seconds:%" PRIu64 "\r\nuptime_in_days:%" PRIu64
+        "\r\nrondo_node:%s\r\nrondo_shards:%u\r\nrondo_durability:%s\r\n\r\n",
+        REDIS_VERSION_FOLLOWED, RONDO_VERSION, shard->options.process_id, (int)port.size - 1,
+        (const char *)port.data + 1, uptime_s, uptime_s / 86400, shard->ring->nodes[shard->self].name,
+        shard->options.shards, shard->durability);
 }
 
 void info_text(struct shard *shard, const struct pending *pending, struct buf *text)
@@ -155,11 +164,13 @@ void info_text(struct shard *shard, const struct pending *pending, struct buf *t
                           "\r\nrondo_write_backs:%" PRIu64 "\r\nrondo_overwritten_concurrent:%" PRIu64
                           "\r\nrondo_cold_reads:%" PRIu64 "\r\nrondo_overloads:%" PRIu64 "\r\n\r\n",
                           stats->commands, stats->requests_done, stats->requests_not_applied,
-                          stats->requests_unknown, stats->requests_forwarded, stats->restamps, stats->write_backs,
-                          stats->overwritten_concurrent, stats->cold_reads, stats->overloads);
+                          stats->requests_unknown, stats->requests_forwarded, stats->restamps,
+                          stats->write_backs, stats->overwritten_concurrent, stats->cold_reads,
+                          stats->overloads);
     /* What clients read here decides whether they write here: every node takes writes. */
     if ((sections & INFO_REPLICATION) != 0)
-        buf_append_text(text, "# Replication\r\nrole:master\r\nconnected_slaves:0\r\nmaster_repl_offset:0\r\n\r\n");
+        buf_append_text(text,
+                        "# Replication\r\nrole:master\r\nconnected_slaves:0\r\nmaster_repl_offset:0\r\n\r\n");
     if ((sections & INFO_CLUSTER) != 0)
         buf_append_text(text, "# Cluster\r\ncluster_enabled:1\r\n\r\n");
     if ((sections & INFO_KEYSPACE) != 0) {
@@ -257,7 +268,7 @@ void info_client(struct shard *shard, const struct client *client, struct buf *t
     buf_append_format(text,
                       "id=%" PRIu64 " name=%.*s age=%" PRIu64 " db=0 tot-cmds=%" PRIu64
                       " resp=%u lib-name=%.*s lib-ver=%.*s\n",
-                      client->id, client->name_size, client->name, (shard->now.wall_ms - client->opened_ms) / 1000,
-                      client->commands, client->proto, client->lib_name_size, client->lib_name,
-                      client->lib_version_size, client->lib_version);
+                      client->id, client->name_size, client->name,
+                      (shard->now.wall_ms - client->opened_ms) / 1000, client->commands, client->proto,
+                      client->lib_name_size, client->lib_name, client->lib_version_size, client->lib_version);
 }

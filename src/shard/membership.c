@@ -84,7 +84,8 @@ static void explain_cluster(struct shard *shard, const struct frame_hello *hello
             buf_append_text(text, "its first ring record was another");
         ring_free(theirs);
     }
-    buf_append_text(text, "); give all nodes the same --initial-cluster, and each a data directory of its own");
+    buf_append_text(text,
+                    "); give all nodes the same --initial-cluster, and each a data directory of its own");
 }
 
 /* Notes what the node said of itself. True if that must be durable before the node is accepted. */
@@ -107,19 +108,26 @@ static enum status judge_hello(struct shard *shard, const struct frame *frame, s
 {
     enum status status = frame->type == FRAME_HELLO ? frame_read_hello(frame, hello) : STATUS_WRONG_PROTOCOL;
     if (status != STATUS_OK) {
-        buf_append_format(text, "this node speaks version %d of Rondo's peer protocol only; run the same version of "
-                                "rondod everywhere", FRAME_PROTOCOL_VERSION);
+        buf_append_format(
+            text,
+            "this node speaks version %d of Rondo's peer protocol only; run the same version of "
+            "rondod everywhere",
+            FRAME_PROTOCOL_VERSION);
         return STATUS_WRONG_PROTOCOL;
     }
     int name_size = (int)hello->name.size;
     const char *name = (const char *)hello->name.data;
-    if (hello->cluster.low != shard->meta.cluster_id.low || hello->cluster.high != shard->meta.cluster_id.high) {
+    if (hello->cluster.low != shard->meta.cluster_id.low ||
+        hello->cluster.high != shard->meta.cluster_id.high) {
         explain_cluster(shard, hello, text);
         return STATUS_WRONG_CLUSTER;
     }
     if (hello->node == shard->self_id) {
-        buf_append_format(text, "node %.*s connects to itself: two processes have the same --name, or a peer address "
-                                "is wrong", name_size, name);
+        buf_append_format(
+            text,
+            "node %.*s connects to itself: two processes have the same --name, or a peer address "
+            "is wrong",
+            name_size, name);
         return STATUS_WRONG_CLUSTER;
     }
     if (ring_node_index(shard->ring, hello->node) == RING_NODE_NONE) {
@@ -208,7 +216,8 @@ void membership_meta_durable(struct shard *shard, uint64_t version)
         shard->greeting_bytes.failed = false;
     /* Accepting takes links out of the map: look again from the start after each. */
     uint32_t at = 0;
-    for (struct link *link = map_next(&shard->links, &at); link != NULL; link = map_next(&shard->links, &at)) {
+    for (struct link *link = map_next(&shard->links, &at); link != NULL;
+         link = map_next(&shard->links, &at)) {
         if (link->waits_for_meta == 0 || link->waits_for_meta > version)
             continue;
         accept_link(shard, link);
@@ -231,7 +240,8 @@ void membership_welcomed(struct shard *shard, struct peer *peer, const struct fr
         return;
     if (welcome->knew_other_directory && shard->meta.state == META_UNPROVEN) {
         say(shard, SAY_ERROR,
-            "node %s knew this node with another data directory: this one has lost data. It takes writes, and its "
+            "node %s knew this node with another data directory: this one has lost data. It takes writes, "
+            "and its "
             "reads count towards no R until it is repaired",
             name);
         become(shard, META_AMNESIAC);
@@ -257,14 +267,17 @@ void membership_start(struct shard *shard)
     if (shard->options.shard != 0)
         return;
     if (shard->meta.state == META_AMNESIAC)
-        say(shard, SAY_ERROR, "this node has lost its earlier data directory: it takes writes, and its reads count "
-                              "towards no R until it is repaired");
+        say(shard, SAY_ERROR,
+            "this node has lost its earlier data directory: it takes writes, and its reads count "
+            "towards no R until it is repaired");
     if (shard->meta.state == META_UNPROVEN)
-        say(shard, SAY_INFO, "the data directory is new: reads count once a majority of the other nodes has said "
-                             "that it never knew another one");
+        say(shard, SAY_INFO,
+            "the data directory is new: reads count once a majority of the other nodes has said "
+            "that it never knew another one");
     if (shard->quarantine_any)
-        say(shard, SAY_ERROR, "this node holds damaged slots: they take writes, and their reads count towards no R "
-                              "until they are repaired");
+        say(shard, SAY_ERROR,
+            "this node holds damaged slots: they take writes, and their reads count towards no R "
+            "until they are repaired");
 }
 
 void membership_ring(struct shard *shard)
@@ -345,7 +358,8 @@ static void judge_clock(struct shard *shard)
         say(shard, SAY_INFO, "this node's clock agrees with its peers again: it coordinates writes");
     else
         say(shard, SAY_ERROR,
-            "this node's clock is %" PRId64 " ms off its peers' median, past %" PRId64 " ms: it coordinates no "
+            "this node's clock is %" PRId64 " ms off its peers' median, past %" PRId64
+            " ms: it coordinates no "
             "writes (CLOCK_SKEW) until its clock is set right",
             -offset, bound);
     tell_siblings(shard);
@@ -372,7 +386,7 @@ void membership_tick(struct shard *shard)
         return;
     shard->pinged_us = shard->now.mono_us;
     for (uint16_t i = 0; i < shard->peer_count; i++) {
-        struct buf *out = peer_output(shard, &shard->peers[i]);
+        struct buf *out = peer_output(&shard->peers[i]);
         if (out == NULL)
             continue;
         struct frame_ping ping = {.sent_mono_us = shard->now.mono_us, .sent_wall_ms = shard->now.wall_ms};

@@ -1,13 +1,10 @@
-/* Other nodes: connections, greetings, reachability, and the frames that come and go.
+/* Other nodes: connections, greetings, reachability.
  *
  * A node is reachable while this shard's connection to it stands and its greeting was accepted. Frames for it are
- * gathered during a turn and leave in one write. Frames that come in are checked against the ring's epochs before
- * they touch anything (invariant 8), and passed on if they belong to another shard of this node. */
+ * gathered during a turn and leave in one write; what comes in is frames.c's. */
 #include <assert.h>
 
 #include "shard/state.h"
-
-#define RING_ASK_INTERVAL_US 1000000u
 
 /* Buffers that grew past this are given back when they have been sent. */
 #define OUTPUT_KEEP_BYTES (256u << 10)
@@ -45,9 +42,8 @@ bool node_reachable(struct shard *shard, uint16_t index)
     return index == shard->self || peer_of_index(shard, index)->reachable;
 }
 
-struct buf *peer_output(struct shard *shard, struct peer *peer)
+struct buf *peer_output(struct peer *peer)
 {
-    (void)shard;
     if (peer == NULL || !peer->reachable || peer->out.size > PEER_OUTPUT_BYTES_MAX)
         return NULL;
     return &peer->out;
@@ -276,7 +272,8 @@ static void peer_data(struct shard *shard, struct peer *peer, struct event *even
         if (status == STATUS_MORE)
             return;
         if (status != STATUS_OK) {
-            struct frame_refuse other = {.text = span_of_text("what answers there does not speak Rondo's protocol")};
+            struct frame_refuse other = {
+                .text = span_of_text("what answers there does not speak Rondo's protocol")};
             peer_refused(shard, peer, &other);
             drop_peer(shard, peer);
             event->consumed = event->bytes.size;
@@ -305,227 +302,6 @@ void peer_event(struct shard *shard, struct event *event)
         peer_data(shard, peer, event);
     } else {
         event->consumed = event->bytes.size;
-    }
-}
-
-/* ---- frames --------------------------------------------------------------------------------------------- */
-
-void replica_answered(struct shard *shard, const struct replica_origin *origin, const struct replica_answer *answer)
-{
-    if (origin->node == 0) {
-        coordinator_answer(shard, origin->request, shard->self, answer);
-        return;
-    }
-    struct buf *out = peer_output(shard, peer_of_node(shard, origin->node));
-    if (out == NULL)
-        return;
-    struct frame_head head = frame_head_of(shard, origin->shard, origin->request);
-    if (answer->kind == TASK_PUT) {
-        struct frame_put_ack ack = {
-            .status = answer->status, .was_live = answer->was_live, .version = answer->version};
-        frame_put_put_ack(out, head, &ack);
-    } else {
-        struct frame_get_answer found = {
-            .status = answer->status,
-            .has_record = answer->has_record,
-            .version = answer->version,
-            .record = answer->record,
-        };
-        frame_put_get_answer(out, head, &found);
-    }
-    out->failed = false; /* no memory for an answer is an answer lost; the coordinator has its deadline */
-}
-
-static void ask_ring(struct shard *shard, struct peer *peer)
-{
-    struct buf *out = peer_output(shard, peer);
-    bool asked_lately = peer != NULL && peer->ring_asked_us != 0 &&
-                        shard->now.mono_us - peer->ring_asked_us < RING_ASK_INTERVAL_US;
-    if (out == NULL || asked_lately)
-        return;
-    peer->ring_asked_us = shard->now.mono_us;
-    frame_put_ring_ask(out, frame_head_of(shard, 0, 0));
-    out->failed = false;
-}
-
-/* Epoch fencing: OK, or why this replica must not touch the slot for that sender. */
-static enum status fence(struct shard *shard, uint64_t node, const struct frame *frame, uint16_t slot)
-{
-    if (frame->epoch > shard->ring->epoch) {
-        ask_ring(shard, peer_of_node(shard, node));
-        return STATUS_WAIT;
-    }
-    if (frame->epoch < ring_changed_epoch(shard->ring, slot)) {
-        shard->counters.stale_epochs++;
-        return STATUS_STALE_EPOCH;
-    }
-    return ring_replicates(shard->ring, slot, shard->self) ? STATUS_OK : STATUS_BAD_REQUEST;
-}
-
-static enum status replica_frame(struct shard *shard, uint64_t node, const struct frame *frame)
-{
-    struct task task = {.origin = {.node = node, .request = frame->request, .shard = frame->from_shard}};
-    struct frame_put put;
-    struct frame_get get;
-    enum status status = STATUS_OK;
-    if (frame->type == FRAME_PUT) {
-        status = frame_read_put(frame, &put);
-        if (status == STATUS_OK)
-            task = (struct task){
-                .kind = TASK_PUT,
-                .origin = task.origin,
-                .deadline_ms = put.deadline_ms,
-                .slot = put.slot,
-                .write_back = put.write_back,
-                .key = put.key,
-                .record = put.record,
-            };
-    } else {
-        status = frame_read_get(frame, &get);
-        if (status == STATUS_OK)
-            task = (struct task){
-                .kind = TASK_GET,
-                .origin = task.origin,
-                .deadline_ms = get.deadline_ms,
-                .slot = get.slot,
-                .digest = get.digest,
-                .key = get.key,
-            };
-    }
-    if (status != STATUS_OK || key_slot(task.key) != task.slot)
-        return STATUS_MALFORMED;
-    enum status fenced = fence(shard, node, frame, task.slot);
-    if (fenced == STATUS_OK) {
-        storage_do(shard, &task);
-        return STATUS_OK;
-    }
-    struct replica_answer refusal = {.kind = task.kind, .status = fenced};
-    replica_answered(shard, &task.origin, &refusal);
-    return STATUS_OK;
-}
-
-static enum status answer_frame(struct shard *shard, uint64_t node, const struct frame *frame)
-{
-    struct replica_answer answer = {0};
-    struct frame_put_ack ack;
-    struct frame_get_answer found;
-    enum status status;
-    if (frame->type == FRAME_PUT_ACK) {
-        status = frame_read_put_ack(frame, &ack);
-        if (status == STATUS_OK)
-            answer = (struct replica_answer){
-                .kind = TASK_PUT, .status = ack.status, .was_live = ack.was_live, .version = ack.version};
-    } else {
-        status = frame_read_get_answer(frame, &found);
-        if (status == STATUS_OK)
-            answer = (struct replica_answer){
-                .kind = TASK_GET,
-                .status = found.status,
-                .has_record = found.has_record,
-                .version = found.version,
-                .record = found.record,
-            };
-    }
-    if (status != STATUS_OK)
-        return status;
-    struct peer *peer = peer_of_node(shard, node);
-    if (peer == NULL)
-        return STATUS_OK;
-    if (answer.status == STATUS_STALE_EPOCH)
-        ask_ring(shard, peer);
-    coordinator_answer(shard, frame->request, peer->index, &answer);
-    return STATUS_OK;
-}
-
-static void send_ring(struct shard *shard, struct peer *peer, uint8_t to_shard)
-{
-    struct buf *out = peer_output(shard, peer);
-    struct buf ring;
-    if (out == NULL)
-        return;
-    buf_init(&ring, &shard->alloc);
-    ring_encode(shard->ring, &ring);
-    if (!ring.failed)
-        frame_put_ring(out, frame_head_of(shard, to_shard, 0), buf_span(&ring));
-    out->failed = false;
-    buf_free(&ring);
-}
-
-static enum status learn_ring(struct shard *shard, const struct frame *frame)
-{
-    struct ring *ring;
-    enum status status = ring_decode(&shard->alloc, frame->body, &ring);
-    if (status != STATUS_OK)
-        return status == STATUS_OVERLOADED ? STATUS_OK : status;
-    bool newer = ring->epoch > shard->ring->epoch;
-    ring_install(shard, ring);
-    for (uint8_t i = 0; newer && i < shard->options.shards; i++) {
-        if (i != shard->options.shard)
-            frame_put_ring(&shard->locals[i], frame_head_of(shard, i, 0), frame->body);
-    }
-    ring_free(ring);
-    return STATUS_OK;
-}
-
-static enum status clock_frame(struct shard *shard, struct peer *peer, const struct frame *frame)
-{
-    struct frame_ping ping;
-    enum status status = frame_read_ping(frame, &ping);
-    if (status != STATUS_OK || peer == NULL)
-        return status;
-    if (frame->type == FRAME_PONG) {
-        membership_pong(shard, peer, &ping);
-        return STATUS_OK;
-    }
-    struct buf *out = peer_output(shard, peer);
-    if (out == NULL)
-        return STATUS_OK;
-    ping.answered_wall_ms = shard->now.wall_ms;
-    frame_put_pong(out, frame_head_of(shard, frame->from_shard, 0), &ping);
-    out->failed = false;
-    return STATUS_OK;
-}
-
-/* The shard of this node that a frame is for, or SHARDS_MAX if it says none that exists. */
-static uint16_t frame_shard(const struct shard *shard, const struct frame *frame)
-{
-    uint16_t slot;
-    if (frame->to_shard != FRAME_BY_SLOT)
-        return frame->to_shard < shard->options.shards ? frame->to_shard : SHARDS_MAX;
-    if (frame_slot(frame, &slot) != STATUS_OK)
-        return SHARDS_MAX;
-    return slot_shard(slot, shard->options.shards);
-}
-
-/* A frame that node sent. MALFORMED: it is not what a Rondo of this version sends. */
-static enum status node_frame(struct shard *shard, uint64_t node, const struct frame *frame)
-{
-    uint16_t target = frame_shard(shard, frame);
-    if (target == SHARDS_MAX)
-        return STATUS_MALFORMED;
-    if (target != shard->options.shard) {
-        shard->counters.misdirected_frames++;
-        struct frame_head head = frame_head_of(shard, (uint8_t)target, 0);
-        frame_put_passed(&shard->locals[target], head, node, frame->whole);
-        return STATUS_OK;
-    }
-    switch (frame->type) {
-    case FRAME_PUT:
-    case FRAME_GET:
-        return replica_frame(shard, node, frame);
-    case FRAME_PUT_ACK:
-    case FRAME_GET_ANSWER:
-        return answer_frame(shard, node, frame);
-    case FRAME_PING:
-    case FRAME_PONG:
-        return clock_frame(shard, peer_of_node(shard, node), frame);
-    case FRAME_RING_ASK:
-        send_ring(shard, peer_of_node(shard, node), frame->from_shard);
-        return STATUS_OK;
-    case FRAME_RING:
-        return learn_ring(shard, frame);
-    default:
-        return STATUS_MALFORMED;
     }
 }
 
@@ -571,7 +347,8 @@ static void link_data(struct shard *shard, struct link *link, struct event *even
             status = node_frame(shard, link->node, &frame);
         }
         if (status != STATUS_OK) {
-            say(shard, SAY_ERROR, "a peer connection sent bytes that are not Rondo's protocol (version %d); closed",
+            say(shard, SAY_ERROR,
+                "a peer connection sent bytes that are not Rondo's protocol (version %d); closed",
                 FRAME_PROTOCOL_VERSION);
             event->consumed = event->bytes.size;
             link_close(shard, link->id);
@@ -602,62 +379,6 @@ void link_event(struct shard *shard, struct event *event)
     }
 }
 
-/* ---- the shards of this node ---------------------------------------------------------------------------- */
-
-static enum status sibling_frame(struct shard *shard, const struct frame *frame)
-{
-    struct operation operation;
-    struct result result;
-    struct frame passed;
-    uint64_t node;
-    uint16_t slot;
-    enum status status;
-    switch (frame->type) {
-    case FRAME_EXEC:
-        status = frame_read_exec(frame, &slot, &operation);
-        if (status == STATUS_OK) {
-            struct origin origin = {.sibling = true, .shard = frame->from_shard, .ticket = frame->request};
-            coordinate(shard, slot, &operation, &origin);
-        }
-        return status;
-    case FRAME_EXEC_DONE:
-        status = frame_read_exec_done(frame, &result);
-        if (status == STATUS_OK)
-            client_part_done(shard, frame->request, &result);
-        return status;
-    case FRAME_PASSED:
-        status = frame_read_passed(frame, &node, &passed);
-        return status == STATUS_OK ? node_frame(shard, node, &passed) : status;
-    case FRAME_RING:
-        return learn_ring(shard, frame);
-    case FRAME_STATE:
-        membership_state(shard, frame);
-        return STATUS_OK;
-    case FRAME_STATS_ASK:
-        info_stats_ask(shard, frame);
-        return STATUS_OK;
-    case FRAME_STATS:
-        info_stats(shard, frame);
-        return STATUS_OK;
-    default:
-        return STATUS_MALFORMED;
-    }
-}
-
-void local_event(struct shard *shard, struct span bytes)
-{
-    struct frame frame;
-    size_t need;
-    while (bytes.size > 0) {
-        enum status cut = frame_cut(bytes, &frame, &need);
-        assert(cut == STATUS_OK);
-        bytes = span_of(bytes.data + frame.whole.size, bytes.size - frame.whole.size);
-        /* What a sibling passes on was written by another node: it may be malformed. What it wrote itself is not. */
-        enum status status = sibling_frame(shard, &frame);
-        assert(status == STATUS_OK || frame.type == FRAME_PASSED);
-    }
-}
-
 /* ---- the ring ------------------------------------------------------------------------------------------- */
 
 void ring_install(struct shard *shard, const struct ring *ring)
@@ -671,7 +392,8 @@ void ring_install(struct shard *shard, const struct ring *ring)
     struct ring *copy = NULL;
     buf_init(&bytes, &shard->alloc);
     ring_encode(ring, &bytes);
-    enum status status = bytes.failed ? STATUS_OVERLOADED : ring_decode(&shard->alloc, buf_span(&bytes), &copy);
+    enum status status =
+        bytes.failed ? STATUS_OVERLOADED : ring_decode(&shard->alloc, buf_span(&bytes), &copy);
     buf_free(&bytes);
     if (status != STATUS_OK)
         return; /* asked for again by the next message that shows it */

@@ -35,7 +35,8 @@ static void explain(const struct pending *pending, const struct result *result, 
                           result->acks, result->needed);
         break;
     case STATUS_UNAVAILABLE:
-        buf_append_format(text, "%u of %u needed replicas can answer%s", result->acks, result->needed, nothing);
+        buf_append_format(text, "%u of %u needed replicas can answer%s", result->acks, result->needed,
+                          nothing);
         break;
     case STATUS_TIMED_OUT:
         buf_append_format(text, "%u of %u needed replicas answered in time%s", result->acks, result->needed,
@@ -46,8 +47,10 @@ static void explain(const struct pending *pending, const struct result *result, 
                           result->acks);
         break;
     case STATUS_QUARANTINED:
-        buf_append_format(text, "%u of %u needed replicas can answer; others may have lost this key's data and are "
-                          "not repaired yet", result->acks, result->needed);
+        buf_append_format(text,
+                          "%u of %u needed replicas can answer; others may have lost this key's data and are "
+                          "not repaired yet",
+                          result->acks, result->needed);
         break;
     default:
         buf_append_format(text, "%s%s", status_text(result->status), nothing);
@@ -173,13 +176,14 @@ static void reply_http(struct pending *pending, const struct result *result)
     }
     if (pending->command == COMMAND_RONDO_GET) {
         reply.http_status = 404;
-        struct http_error error = {
-            .error = status_name(STATUS_NOT_FOUND), .message = span_of_text(status_text(STATUS_NOT_FOUND))};
+        struct http_error error = {.error = status_name(STATUS_NOT_FOUND),
+                                   .message = span_of_text(status_text(STATUS_NOT_FOUND))};
         http_reply_error(&pending->reply, &reply, &error);
         return;
     }
     if (pending->command == COMMAND_DEL)
-        buf_append_format(&json, "{\"deleted\":%s,\"version\":\"%s\"}\n", result->found ? "true" : "false", version);
+        buf_append_format(&json, "{\"deleted\":%s,\"version\":\"%s\"}\n", result->found ? "true" : "false",
+                          version);
     else
         buf_append_format(&json, "{\"version\":\"%s\"}\n", version);
     reply.body = buf_span(&json);
@@ -249,7 +253,8 @@ static void reply_resp(struct shard *shard, struct pending *pending, const struc
 /* ---- parts ---------------------------------------------------------------------------------------------- */
 
 /* Keeps an MGET value until all are there. */
-static void keep_part(struct shard *shard, struct pending *pending, uint32_t part, const struct result *result)
+static void keep_part(struct shard *shard, struct pending *pending, uint32_t part,
+                      const struct result *result)
 {
     struct part *kept = &pending->parts[part];
     kept->found = result->found;

@@ -17,7 +17,8 @@ static enum status copy_ring(struct shard *shard, const struct ring *ring)
     struct buf bytes;
     buf_init(&bytes, &shard->alloc);
     ring_encode(ring, &bytes);
-    enum status status = bytes.failed ? STATUS_OVERLOADED : ring_decode(&shard->alloc, buf_span(&bytes), &shard->ring);
+    enum status status =
+        bytes.failed ? STATUS_OVERLOADED : ring_decode(&shard->alloc, buf_span(&bytes), &shard->ring);
     buf_free(&bytes);
     return status;
 }
@@ -299,7 +300,8 @@ static void dispatch(struct shard *shard, struct event *event)
         return;
     case EVENT_LOG_FULL:
         if (shard->log.full != event->flag)
-            say(shard, SAY_ERROR, event->flag ? "the disk is full: writes are refused" : "the disk has room again");
+            say(shard, SAY_ERROR,
+                event->flag ? "the disk is full: writes are refused" : "the disk has room again");
         shard->log.full = event->flag;
         return;
     case EVENT_COLD_RESULT:

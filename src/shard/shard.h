@@ -68,9 +68,9 @@ struct event {
     enum status status;
     bool flag;
     struct now now;
-    uint64_t client;   /* the world's number of a client connection; never reused while the process lives */
-    uint64_t link;     /* likewise of an incoming peer connection */
-    uint64_t node;     /* id of a node */
+    uint64_t client; /* the world's number of a client connection; never reused while the process lives */
+    uint64_t link;   /* likewise of an incoming peer connection */
+    uint64_t node;   /* id of a node */
     uint64_t sequence;
     uint64_t ticket;
     struct span bytes; /* valid during the call only */
@@ -90,15 +90,15 @@ enum effect_kind {
     EFFECT_PEER_SEND,       /* node, bytes: whole frames; dropped if there is no connection */
     EFFECT_PEER_DROP,       /* node: close the outgoing connection; it is made anew after a backoff */
     EFFECT_LINK_SEND,       /* link, bytes; with flag it is closed after them */
-    EFFECT_LINK_MOVE,       /* link, shard, node: hand it (and its unconsumed bytes) to that shard of this node */
-    EFFECT_LOCAL_SEND,      /* shard, bytes: whole frames for another shard of this node; never lost */
-    EFFECT_LOG_APPEND,      /* sequence, bytes: payload of one batch; entries; flag: it holds clock bounds */
-    EFFECT_COLD_READ,       /* ticket, bytes: the cold key */
-    EFFECT_FLUSH,           /* job: sort it off this thread, ingest it, then EVENT_FLUSH_DONE */
-    EFFECT_LOG_FLUSHED,     /* sequence: what this shard appended up to it is in the cold tier */
-    EFFECT_META_WRITE,      /* sequence, bytes: replace the meta file atomically and durably (shard 0 only) */
-    EFFECT_SAY,             /* level, bytes: one line for the node's log */
-    EFFECT_STOP,            /* bytes: the reason; the process must end now without acknowledging more */
+    EFFECT_LINK_MOVE,   /* link, shard, node: hand it (and its unconsumed bytes) to that shard of this node */
+    EFFECT_LOCAL_SEND,  /* shard, bytes: whole frames for another shard of this node; never lost */
+    EFFECT_LOG_APPEND,  /* sequence, bytes: payload of one batch; entries; flag: it holds clock bounds */
+    EFFECT_COLD_READ,   /* ticket, bytes: the cold key */
+    EFFECT_FLUSH,       /* job: sort it off this thread, ingest it, then EVENT_FLUSH_DONE */
+    EFFECT_LOG_FLUSHED, /* sequence: what this shard appended up to it is in the cold tier */
+    EFFECT_META_WRITE,  /* sequence, bytes: replace the meta file atomically and durably (shard 0 only) */
+    EFFECT_SAY,         /* level, bytes: one line for the node's log */
+    EFFECT_STOP,        /* bytes: the reason; the process must end now without acknowledging more */
 };
 
 enum say_level {
@@ -138,14 +138,14 @@ void effects_clear(struct effects *effects);
 void effects_free(struct effects *effects);
 
 struct shard_options {
-    uint16_t shard;              /* this shard's number */
-    uint16_t shards;             /* K of this node */
-    const struct ring *ring;     /* copied */
-    const struct meta *meta;     /* the node's durable state as read at start; copied */
-    struct hlc_bounds bounds;    /* what recovery found */
-    struct span resp_address;    /* what clients are told to connect to; copied */
+    uint16_t shard;           /* this shard's number */
+    uint16_t shards;          /* K of this node */
+    const struct ring *ring;  /* copied */
+    const struct meta *meta;  /* the node's durable state as read at start; copied */
+    struct hlc_bounds bounds; /* what recovery found */
+    struct span resp_address; /* what clients are told to connect to; copied */
     struct span http_address;
-    size_t memory_bytes;         /* this shard's share of the node's budget */
+    size_t memory_bytes; /* this shard's share of the node's budget */
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;
     uint32_t clock_skew_max_ms;
@@ -153,11 +153,11 @@ struct shard_options {
     bool cold_empty;             /* the cold tier holds nothing of this shard */
     uint64_t cold_keys;          /* estimate of the keys that the cold tier holds for this shard */
     bool durability_always;
-    struct span durability;      /* as configured, for INFO: "always", "interval:100", "os"; copied */
-    uint64_t seed;               /* of the shard's own random generator */
+    struct span durability; /* as configured, for INFO: "always", "interval:100", "os"; copied */
+    uint64_t seed;          /* of the shard's own random generator */
     struct now now;
-    uint64_t started_wall_ms;    /* of the process, for INFO */
-    uint32_t process_id;         /* for INFO */
+    uint64_t started_wall_ms; /* of the process, for INFO */
+    uint32_t process_id;      /* for INFO */
 };
 
 /* A shard, or NULL if memory_bytes is too small for its tables. Everything it owns is freed by shard_free. */
@@ -188,13 +188,14 @@ uint64_t shard_next_deadline_us(const struct shard *shard);
 
 struct shard_counters {
     uint64_t commands;
-    uint64_t requests_forwarded;  /* coordinated here for a key that this node does not replicate */
+    uint64_t requests_forwarded; /* coordinated here for a key that this node does not replicate */
     uint64_t requests_done;
     uint64_t requests_not_applied;
     uint64_t requests_unknown;
     uint64_t restamps;
     uint64_t write_backs;
-    uint64_t overwritten_concurrent; /* writes that lost to, or replaced, another actor's within the skew bound */
+    uint64_t
+        overwritten_concurrent; /* writes that lost to, or replaced, another actor's within the skew bound */
     uint64_t stale_epochs;
     uint64_t deadline_drops;
     uint64_t cold_reads;

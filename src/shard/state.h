@@ -3,9 +3,12 @@
  *   shard.c        the door: events in, effects out, turns, timers, recovery
  *   storage.c      rows: merging, reading, waiting for the cold tier
  *   durable.c      the log's open batch, answers that wait for it, flushing
- *   peers.c        other nodes: connections, greetings, reachability, frames
+ *   peers.c        other nodes: connections, greetings, reachability
+ *   frames.c       what nodes and sibling shards send
  *   membership.c   shard 0's part: who may connect, directory ids, amnesia, clocks
- *   coordinator.c  requests: the put and get machines wired to replicas
+ *   coordinator.c  requests: beginning, answers, deadlines (request.h)
+ *   write.c        the put machine wired to replicas
+ *   read.c         the get machine wired to replicas
  *   client.c       client connections: parsing, order of answers
  *   execute.c      commands: immediate answers, or operations
  *   reply.c        results to RESP and HTTP answers
@@ -65,19 +68,19 @@ struct clock_sample {
 
 struct peer {
     uint64_t node;
-    uint16_t index;      /* in the ring */
-    bool connected;      /* the outgoing connection stands */
-    bool reachable;      /* and the greeting was accepted */
-    bool asked_connect;  /* EFFECT_PEER_CONNECT was emitted */
-    bool vouched;        /* shard 0: says that it never knew this node under another directory */
-    uint16_t shards;     /* its K; 0 = not known yet */
+    uint16_t index;     /* in the ring */
+    bool connected;     /* the outgoing connection stands */
+    bool reachable;     /* and the greeting was accepted */
+    bool asked_connect; /* EFFECT_PEER_CONNECT was emitted */
+    bool vouched;       /* shard 0: says that it never knew this node under another directory */
+    uint16_t shards;    /* its K; 0 = not known yet */
     uint64_t directory;
     uint64_t ring_asked_us;
     struct buf out;      /* frames gathered in this turn */
     struct buf greeting; /* HELLO, sent before anything else */
     char resp_address[ADDRESS_BYTES_MAX + 1];
     char http_address[ADDRESS_BYTES_MAX + 1];
-    char refusal[256];   /* the last refusal that was said, so that it is said once */
+    char refusal[256]; /* the last refusal that was said, so that it is said once */
     struct clock_sample samples[CLOCK_SAMPLES];
     uint32_t samples_taken;
 };
@@ -85,11 +88,11 @@ struct peer {
 /* An incoming peer connection. */
 struct link {
     uint64_t id;
-    uint64_t node;             /* 0 = no greeting yet */
+    uint64_t node; /* 0 = no greeting yet */
     uint16_t for_shard;
     uint8_t from_shard;
     bool knew_other_directory;
-    uint64_t waits_for_meta;   /* greeted once this meta version is durable; 0 = does not wait */
+    uint64_t waits_for_meta; /* greeted once this meta version is durable; 0 = does not wait */
 };
 
 /* ---- rows ----------------------------------------------------------------------------------------------- */
@@ -172,39 +175,39 @@ struct batch_note {
 };
 
 struct log_state {
-    uint64_t open;         /* sequence of the batch being gathered */
+    uint64_t open; /* sequence of the batch being gathered */
     uint64_t durable;
     struct buf payload;
     uint32_t entries;
     bool has_bounds;
     struct hlc_bounds bounds;
-    bool full;             /* the disk is; writes are refused */
+    bool full; /* the disk is; writes are refused */
     uint64_t unsynced_bytes;
     struct batch_note *notes; /* ring buffer */
     uint32_t notes_capacity;
     uint32_t notes_first;
     uint32_t notes_count;
-    uint64_t flushed;      /* as last told to the world */
-    bool emitted;          /* the payload has been given out: clear it at the next step */
+    uint64_t flushed; /* as last told to the world */
+    bool emitted;     /* the payload has been given out: clear it at the next step */
 };
 
 struct flush_state {
     struct flush_job job;
-    bool running;          /* the world has the job */
-    bool settling;         /* it is in the cold tier; rows are being made clean */
-    bool wanted;           /* writes find no room */
-    bool was_running;      /* at the last turn's end */
-    uint64_t clean_us;     /* when nothing was dirty, or the last flush began */
-    uint64_t retry_us;     /* not before this, after a failure */
+    bool running;      /* the world has the job */
+    bool settling;     /* it is in the cold tier; rows are being made clean */
+    bool wanted;       /* writes find no room */
+    bool was_running;  /* at the last turn's end */
+    uint64_t clean_us; /* when nothing was dirty, or the last flush began */
+    uint64_t retry_us; /* not before this, after a failure */
 };
 
 /* ---- requests ------------------------------------------------------------------------------------------- */
 
 /* Where the result of an operation goes. */
 struct origin {
-    bool sibling;     /* another shard of this node asked; else a client here */
+    bool sibling; /* another shard of this node asked; else a client here */
     uint8_t shard;
-    uint64_t ticket;  /* pending << 20 | part */
+    uint64_t ticket; /* pending << 20 | part */
 };
 
 enum request_phase {
@@ -226,20 +229,20 @@ struct request {
     uint8_t n;
     uint8_t r;
     uint8_t w;
-    uint8_t write_backs;   /* write-back generations, to tell late acknowledgements apart */
-    bool sending;          /* answers are noted, decisions wait */
-    bool asked_whole;      /* some replica was asked for its whole record */
-    uint64_t deadline_ms;  /* wall clock, for the other nodes */
+    uint8_t write_backs;  /* write-back generations, to tell late acknowledgements apart */
+    bool sending;         /* answers are noted, decisions wait */
+    bool asked_whole;     /* some replica was asked for its whole record */
+    uint64_t deadline_ms; /* wall clock, for the other nodes */
     uint64_t expiry_ms;
     uint16_t node[REPLICAS_MAX]; /* ring indices, in the order asked */
     struct put_quorum put;
     struct get_quorum get;
     struct stamp applies_to; /* EXPIRE: the value's stamp */
-    uint8_t *bytes;        /* owned: key, value */
+    uint8_t *bytes;          /* owned: key, value */
     size_t bytes_size;
     struct span key;
-    struct span value;     /* PUT: kept for restamping */
-    struct buf record;     /* PUT: what is written; GET: the merge so far */
+    struct span value; /* PUT: kept for restamping */
+    struct buf record; /* PUT: what is written; GET: the merge so far */
 };
 
 /* ---- clients -------------------------------------------------------------------------------------------- */
@@ -255,39 +258,39 @@ struct part {
 struct pending {
     struct list_link in_order; /* of its client */
     uint64_t id;
-    struct client *client;     /* NULL once it has gone */
+    struct client *client; /* NULL once it has gone */
     enum command_id command;
     uint8_t proto;
     bool done;
-    bool close;                /* close the connection after the answer */
+    bool close; /* close the connection after the answer */
     bool http;
     bool http_head;
     bool http_keep_alive;
     uint8_t http_minor;
     uint32_t parts_total;
     uint32_t parts_left;
-    int64_t count;             /* DEL, EXISTS, statistics */
+    int64_t count; /* DEL, EXISTS, statistics */
     bool failed;
-    struct result failure;     /* of the first part that failed */
-    struct part *parts;        /* MGET */
-    struct stats_sum *stats;   /* INFO, DBSIZE, /status: what the shards said so far */
-    uint8_t section;           /* INFO: which sections */
+    struct result failure;   /* of the first part that failed */
+    struct part *parts;      /* MGET */
+    struct stats_sum *stats; /* INFO, DBSIZE, /status: what the shards said so far */
+    uint8_t section;         /* INFO: which sections */
     struct buf reply;
 };
 
 struct client {
     uint64_t id;
     enum client_protocol protocol;
-    uint8_t proto;             /* RESP 2 or 3 */
-    uint8_t r;                 /* RONDO.CONSISTENCY */
+    uint8_t proto; /* RESP 2 or 3 */
+    uint8_t r;     /* RONDO.CONSISTENCY */
     uint8_t w;
     uint32_t timeout_ms;
-    bool broken;               /* nothing more is read */
-    bool closing;              /* and nothing more is answered: closed after what is in `out` */
+    bool broken;  /* nothing more is read */
+    bool closing; /* and nothing more is answered: closed after what is in `out` */
     bool paused;
-    bool in_dirty;             /* has output to be given out at the turn's end */
+    bool in_dirty; /* has output to be given out at the turn's end */
     uint32_t pending_count;
-    struct list_link pending;  /* in order */
+    struct list_link pending; /* in order */
     struct list_link dirty;
     struct resp_parser resp;
     struct http_parser *http;
@@ -303,28 +306,28 @@ struct client {
 };
 
 /* Facts of one shard, summed over the shards for INFO, DBSIZE and /status. */
-#define STATS_FIELDS(X) \
-    X(commands) \
-    X(requests_forwarded) \
-    X(requests_done) \
-    X(requests_not_applied) \
-    X(requests_unknown) \
-    X(restamps) \
-    X(write_backs) \
+#define STATS_FIELDS(X)       \
+    X(commands)               \
+    X(requests_forwarded)     \
+    X(requests_done)          \
+    X(requests_not_applied)   \
+    X(requests_unknown)       \
+    X(restamps)               \
+    X(write_backs)            \
     X(overwritten_concurrent) \
-    X(stale_epochs) \
-    X(deadline_drops) \
-    X(cold_reads) \
-    X(flushes) \
-    X(overloads) \
-    X(clients) \
-    X(misdirected_frames) \
-    X(hedges) \
-    X(keys) \
-    X(rows) \
-    X(rows_dirty) \
-    X(memory_used) \
-    X(memory_budget) \
+    X(stale_epochs)           \
+    X(deadline_drops)         \
+    X(cold_reads)             \
+    X(flushes)                \
+    X(overloads)              \
+    X(clients)                \
+    X(misdirected_frames)     \
+    X(hedges)                 \
+    X(keys)                   \
+    X(rows)                   \
+    X(rows_dirty)             \
+    X(memory_used)            \
+    X(memory_budget)          \
     X(in_flight)
 
 struct stats_sum {
@@ -339,36 +342,36 @@ struct shard {
     struct shard_options options; /* spans and pointers in it are not to be used after shard_new */
     struct alloc alloc;           /* everything but rows */
     struct alloc row_alloc;
-    struct alloc local_alloc;     /* messages between shards: never lost, so without a budget; bounded by what the
+    struct alloc local_alloc; /* messages between shards: never lost, so without a budget; bounded by what the
                                    * shards have in flight */
     struct now now;
     struct prng prng;
     struct timer_heap timers;
     struct timer tick;
-    struct effects *effects;      /* of the step under way */
-    struct buf said[SAID_MAX];    /* lines for the node's log, of this step */
+    struct effects *effects;   /* of the step under way */
+    struct buf said[SAID_MAX]; /* lines for the node's log, of this step */
     uint32_t said_count;
-    bool turn_ended;              /* what was gathered has been given out: clear it at the next step */
+    bool turn_ended; /* what was gathered has been given out: clear it at the next step */
     struct shard_counters counters;
 
     struct ring *ring;
-    struct ring *ring_before;     /* while a newer one is being installed */
-    uint16_t self;                /* index in the ring */
+    struct ring *ring_before; /* while a newer one is being installed */
+    uint16_t self;            /* index in the ring */
     uint64_t self_id;
     char resp_address[ADDRESS_BYTES_MAX + 1];
     char http_address[ADDRESS_BYTES_MAX + 1];
     char durability[32];
-    uint64_t cold_keys;           /* keys that went cold: an estimate after a restart */
+    uint64_t cold_keys; /* keys that went cold: an estimate after a restart */
 
     struct memtable memtable;
     bool has_memtable;
-    bool row_upkeep;              /* slices of it are left */
+    bool row_upkeep; /* slices of it are left */
     struct hlc hlc;
-    uint64_t stamped_us;          /* when a stamp was last wanted */
+    uint64_t stamped_us; /* when a stamp was last wanted */
     struct list_link stamp_waiters;
     struct log_state log;
     struct waiter_queue waiters;
-    struct buf scratch;           /* a merged record on its way into row and log */
+    struct buf scratch; /* a merged record on its way into row and log */
     struct cold_read *cold_buckets[COLD_BUCKETS];
     struct map cold_tickets;
     uint64_t cold_ticket_next;
@@ -376,26 +379,26 @@ struct shard {
     struct flush_state flush;
     bool cold_empty;
 
-    struct peer *peers;           /* one for each other node of the ring */
+    struct peer *peers; /* one for each other node of the ring */
     uint16_t peer_count;
     struct map links;
-    struct buf *locals;           /* for each shard of this node */
+    struct buf *locals; /* for each shard of this node */
     struct client_map client_map;
     bool client_map_stale;
-    bool serving;                 /* not amnesiac, not unproven */
-    bool clock_trusted;           /* within the bound of the peers' median */
-    int64_t clock_offset_ms;      /* of the peers' median to ours */
+    bool serving;            /* not amnesiac, not unproven */
+    bool clock_trusted;      /* within the bound of the peers' median */
+    int64_t clock_offset_ms; /* of the peers' median to ours */
     uint8_t quarantine[META_QUARANTINE_BYTES];
     bool quarantine_any;
 
-    struct meta meta;             /* shard 0's is the one that is written */
-    uint64_t meta_written;        /* version last sent to the disk */
+    struct meta meta;      /* shard 0's is the one that is written */
+    uint64_t meta_written; /* version last sent to the disk */
     uint64_t meta_durable;
     bool meta_dirty;
-    uint64_t serving_version;     /* shard 0: the meta version that says SERVING; 0 = none is waited for */
+    uint64_t serving_version; /* shard 0: the meta version that says SERVING; 0 = none is waited for */
     uint64_t pinged_us;
     struct buf meta_bytes;
-    struct buf greeting_bytes;    /* WELCOME and REFUSE frames of this step */
+    struct buf greeting_bytes; /* WELCOME and REFUSE frames of this step */
     size_t greeting_start;
 
     struct map requests;
@@ -410,7 +413,8 @@ struct shard {
 /* ---- between the files ---------------------------------------------------------------------------------- */
 
 /* effects.c */
-void say(struct shard *shard, enum say_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void say(struct shard *shard, enum say_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* storage.c: every task is answered once, perhaps before these return, by replica_answered. */
 void storage_do(struct shard *shard, const struct task *task);
@@ -443,14 +447,19 @@ struct peer *peer_of_node(struct shard *shard, uint64_t node);
 struct peer *peer_of_index(struct shard *shard, uint16_t index);
 bool node_reachable(struct shard *shard, uint16_t index);
 /* Where to append a frame for this node; NULL when it is unreachable or has too much waiting. */
-struct buf *peer_output(struct shard *shard, struct peer *peer);
+struct buf *peer_output(struct peer *peer);
 void peer_event(struct shard *shard, struct event *event);
 void link_event(struct shard *shard, struct event *event);
-void local_event(struct shard *shard, struct span bytes);
 struct frame_head frame_head_of(const struct shard *shard, uint8_t to_shard, uint64_t request);
-/* The answer of this replica to a task (from storage.c): to the coordinator. */
-void replica_answered(struct shard *shard, const struct replica_origin *origin, const struct replica_answer *answer);
 void ring_install(struct shard *shard, const struct ring *ring);
+
+/* frames.c */
+/* A frame that node sent. MALFORMED: it is not what a Rondo of this version sends. */
+enum status node_frame(struct shard *shard, uint64_t node, const struct frame *frame);
+void local_event(struct shard *shard, struct span bytes);
+/* The answer of this replica to a task (from storage.c): to the coordinator. */
+void replica_answered(struct shard *shard, const struct replica_origin *origin,
+                      const struct replica_answer *answer);
 
 /* membership.c (shard 0) */
 void membership_hello(struct shard *shard, struct link *link, const struct frame *frame);
@@ -464,8 +473,10 @@ void membership_start(struct shard *shard);
 void membership_ring(struct shard *shard);
 
 /* coordinator.c */
-void coordinate(struct shard *shard, uint16_t slot, const struct operation *operation, const struct origin *origin);
-void coordinator_answer(struct shard *shard, uint64_t request, uint16_t index, const struct replica_answer *answer);
+void coordinate(struct shard *shard, uint16_t slot, const struct operation *operation,
+                const struct origin *origin);
+void coordinator_answer(struct shard *shard, uint64_t request, uint16_t index,
+                        const struct replica_answer *answer);
 void coordinator_peer_down(struct shard *shard, uint16_t index);
 void coordinator_ring_changed(struct shard *shard);
 void coordinator_deadline(struct shard *shard, struct request *request);
@@ -483,10 +494,12 @@ void client_stats_part(struct shard *shard, uint64_t ticket, const struct stats_
 void pending_finish(struct shard *shard, struct pending *pending);
 void pending_part_over(struct shard *shard, struct pending *pending);
 /* Sends the operation on part `part` of a pending command to the shard of its slot. */
-void pending_operate(struct shard *shard, struct pending *pending, uint32_t part, const struct operation *operation);
+void pending_operate(struct shard *shard, struct pending *pending, uint32_t part,
+                     const struct operation *operation);
 
 /* execute.c */
-void execute(struct shard *shard, struct client *client, struct pending *pending, const struct command *command);
+void execute(struct shard *shard, struct client *client, struct pending *pending,
+             const struct command *command);
 
 /* reply.c */
 void reply_part(struct shard *shard, struct pending *pending, uint32_t part, const struct result *result);
