@@ -8,8 +8,8 @@
 const char *frame_type_name(enum frame_type type)
 {
     static const char *const names[FRAME_TYPE_MAX + 1] = {
-        "NONE", "HELLO", "WELCOME",    "REFUSE",   "PING", "PONG", "PUT",       "PUT_ACK", "GET",
-        "GET_ANSWER", "RING_ASK", "RING", "EXEC", "EXEC_DONE", "STATE", "STATS_ASK", "STATS",      "PASSED",
+        "NONE",       "HELLO",    "WELCOME", "REFUSE", "PING",      "PONG",  "PUT",       "PUT_ACK", "GET",
+        "GET_ANSWER", "RING_ASK", "RING",    "EXEC",   "EXEC_DONE", "STATE", "STATS_ASK", "STATS",   "PASSED",
     };
     return (unsigned)type <= FRAME_TYPE_MAX ? names[type] : "UNKNOWN";
 }

@@ -25,23 +25,23 @@
 #define FRAME_BY_SLOT 0xff
 
 enum frame_type {
-    FRAME_HELLO = 1,      /* opens a connection */
-    FRAME_WELCOME = 2,    /* accepts it */
-    FRAME_REFUSE = 3,     /* refuses it, and says why */
-    FRAME_PING = 4,       /* clock reading */
-    FRAME_PONG = 5,       /* clock readings of both sides */
-    FRAME_PUT = 6,        /* merge this record; also write-backs */
-    FRAME_PUT_ACK = 7,    /* done durably, or why not, and the version held */
-    FRAME_GET = 8,        /* the record of a key, or only its version */
+    FRAME_HELLO = 1,   /* opens a connection */
+    FRAME_WELCOME = 2, /* accepts it */
+    FRAME_REFUSE = 3,  /* refuses it, and says why */
+    FRAME_PING = 4,    /* clock reading */
+    FRAME_PONG = 5,    /* clock readings of both sides */
+    FRAME_PUT = 6,     /* merge this record; also write-backs */
+    FRAME_PUT_ACK = 7, /* done durably, or why not, and the version held */
+    FRAME_GET = 8,     /* the record of a key, or only its version */
     FRAME_GET_ANSWER = 9,
-    FRAME_RING_ASK = 10,  /* send me your ring record */
-    FRAME_RING = 11,      /* here it is */
-    FRAME_EXEC = 12,      /* between the shards of a node: coordinate this operation */
+    FRAME_RING_ASK = 10, /* send me your ring record */
+    FRAME_RING = 11,     /* here it is */
+    FRAME_EXEC = 12,     /* between the shards of a node: coordinate this operation */
     FRAME_EXEC_DONE = 13,
     FRAME_STATE = 14,     /* shard 0 to its siblings: whether this node's answers count */
     FRAME_STATS_ASK = 15, /* between the shards of a node: counters for INFO and /status */
     FRAME_STATS = 16,
-    FRAME_PASSED = 17,    /* between the shards of a node: a frame of another node that came to the wrong one */
+    FRAME_PASSED = 17, /* between the shards of a node: a frame of another node that came to the wrong one */
 };
 #define FRAME_TYPE_MAX 17
 
@@ -73,15 +73,15 @@ struct frame_head {
 /* ---- greeting ------------------------------------------------------------------------------------------- */
 
 struct frame_hello {
-    struct hash_128 cluster;   /* the cluster's id */
+    struct hash_128 cluster; /* the cluster's id */
     uint64_t node;
-    uint64_t directory;        /* id of the sender's data directory */
-    uint16_t shards;           /* K of the sender */
-    uint16_t shard;            /* the sender's shard; the link is for shard mod the receiver's K */
+    uint64_t directory; /* id of the sender's data directory */
+    uint16_t shards;    /* K of the sender */
+    uint16_t shard;     /* the sender's shard; the link is for shard mod the receiver's K */
     struct span name;
-    struct span resp_address;  /* where clients reach the sender */
+    struct span resp_address; /* where clients reach the sender */
     struct span http_address;
-    struct span ring;          /* the sender's ring record: lets a refusal name the differing member */
+    struct span ring; /* the sender's ring record: lets a refusal name the differing member */
 };
 
 struct frame_welcome {
@@ -167,8 +167,10 @@ void frame_put_ring(struct buf *buf, struct frame_head head, struct span ring);
 
 /* ---- between the shards of one node --------------------------------------------------------------------- */
 
-void frame_put_exec(struct buf *buf, struct frame_head head, uint16_t slot, const struct operation *operation);
-MUST_CHECK enum status frame_read_exec(const struct frame *frame, uint16_t *slot, struct operation *operation);
+void frame_put_exec(struct buf *buf, struct frame_head head, uint16_t slot,
+                    const struct operation *operation);
+MUST_CHECK enum status frame_read_exec(const struct frame *frame, uint16_t *slot,
+                                       struct operation *operation);
 void frame_put_exec_done(struct buf *buf, struct frame_head head, const struct result *result);
 MUST_CHECK enum status frame_read_exec_done(const struct frame *frame, struct result *result);
 

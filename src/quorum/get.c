@@ -119,7 +119,8 @@ static uint8_t find_unseen(const struct get_quorum *get)
 {
     for (uint8_t i = 0; i < get->replicas; i++) {
         const struct get_replica *replica = &get->replica[i];
-        if (replica->state == GET_ANSWERED && replica->unseen && !version_equal(replica->version, get->merged))
+        if (replica->state == GET_ANSWERED && replica->unseen &&
+            !version_equal(replica->version, get->merged))
             return i;
     }
     return REPLICAS_MAX;

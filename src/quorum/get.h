@@ -20,7 +20,7 @@ enum get_decision {
     GET_FETCH,      /* get->chosen holds a version that nobody sent: ask it for the whole record */
     GET_WRITE_BACK, /* send the merged record to get->chosen */
     GET_DONE,
-    GET_FAILED,     /* R cannot be reached, or the deadline passed */
+    GET_FAILED, /* R cannot be reached, or the deadline passed */
 };
 
 enum get_state {
@@ -28,13 +28,13 @@ enum get_state {
     GET_ASKED,    /* an answer may come */
     GET_FETCHING, /* answered with a version; asked again for the record */
     GET_ANSWERED,
-    GET_GONE,     /* unreachable, refused or failed */
+    GET_GONE, /* unreachable, refused or failed */
 };
 
 enum get_write {
     GET_WRITE_NONE,
     GET_WRITE_SENT,
-    GET_WRITE_HELD,   /* it holds the merged record (by a write-back) */
+    GET_WRITE_HELD, /* it holds the merged record (by a write-back) */
     GET_WRITE_FAILED,
 };
 
@@ -49,9 +49,9 @@ struct get_replica {
 struct get_quorum {
     uint8_t replicas;
     uint8_t needed;
-    uint8_t chosen;          /* the replica that a decision is about */
-    enum status refusal;     /* the last reason given for not answering; OK when none */
-    struct version merged;   /* of the merge of all whole records so far */
+    uint8_t chosen;                           /* the replica that a decision is about */
+    enum status refusal;                      /* the last reason given for not answering; OK when none */
+    struct version merged;                    /* of the merge of all whole records so far */
     struct get_replica replica[REPLICAS_MAX]; /* in the order in which they are to be asked */
 };
 

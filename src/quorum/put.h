@@ -20,7 +20,7 @@ enum put_decision {
 };
 
 enum put_state {
-    PUT_UNSENT,  /* nothing has left for this replica in this round */
+    PUT_UNSENT, /* nothing has left for this replica in this round */
     PUT_ASKED,
     PUT_ACKED,
     PUT_REFUSED, /* it says that it applied nothing */
@@ -30,12 +30,12 @@ enum put_state {
 struct put_quorum {
     uint8_t replicas;
     uint8_t needed;
-    uint8_t round;            /* 1 or 2 */
-    bool maybe_applied;       /* some replica may hold a version of this write from an earlier round */
-    bool was_live;            /* an acknowledging replica held a live value before */
-    enum status refusal;      /* the last reason given; OK when none */
+    uint8_t round;       /* 1 or 2 */
+    bool maybe_applied;  /* some replica may hold a version of this write from an earlier round */
+    bool was_live;       /* an acknowledging replica held a live value before */
+    enum status refusal; /* the last reason given; OK when none */
     struct stamp own;
-    struct stamp highest;     /* held by those who acknowledged, in this round */
+    struct stamp highest;        /* held by those who acknowledged, in this round */
     uint8_t state[REPLICAS_MAX]; /* enum put_state */
 };
 

@@ -1,0 +1,192 @@
+/* The commands, and help that teaches them by example. */
+#include <stdio.h>
+
+#include "cli/cli.h"
+
+const struct cli_command cli_commands[] = {
+    {.name = "put",
+     .usage = "put KEY [VALUE|-] [--w W] [--ttl SECONDS] [--timeout MS]",
+     .summary = "store a value; '-' or no VALUE reads it from standard input",
+     .examples = "  rondo put greeting 'hello ring'        store a text\n"
+                 "  rondo put photo < photo.jpg            store a file, byte for byte\n"
+                 "  rondo put session:7 open --ttl 3600    gone after an hour\n"
+                 "  rondo put ledger 12 --w all            answer only when every replica has it on disk\n"
+                 "  rondo put -- balance -5                '--' before a value that starts with '-'\n",
+     .options = CLI_OPTION_W | CLI_OPTION_TTL | CLI_OPTION_TIMEOUT,
+     .arguments_min = 1,
+     .arguments_max = 2,
+     .run = cli_put},
+    {.name = "get",
+     .usage = "get KEY [--r R] [--timeout MS]",
+     .summary = "write a key's value to standard output, byte for byte",
+     .examples = "  rondo get greeting                     print a text\n"
+                 "  rondo get photo > photo.jpg            fetch a file\n"
+                 "  rondo get greeting --r one             ask one replica only: fast, maybe old\n"
+                 "  rondo get greeting || echo 'no value'  the exit code is 1 when there is none\n"
+                 "  rondo --json get greeting              the value with its version\n",
+     .options = CLI_OPTION_R | CLI_OPTION_TIMEOUT,
+     .arguments_min = 1,
+     .arguments_max = 1,
+     .run = cli_get},
+    {.name = "del",
+     .usage = "del KEY [--w W] [--timeout MS]",
+     .summary = "delete a key; says whether it had a value",
+     .examples = "  rondo del greeting\n",
+     .options = CLI_OPTION_W | CLI_OPTION_TIMEOUT,
+     .arguments_min = 1,
+     .arguments_max = 1,
+     .run = cli_del},
+    {.name = "status",
+     .usage = "status",
+     .summary = "show a node: its state, its peers, its data and its requests",
+     .examples = "  rondo status                           the node on this machine\n"
+                 "  rondo -h 127.0.0.1:7480 status         another node\n"
+                 "  rondo --json status | jq .requests     for programs\n",
+     .run = cli_status},
+    {.name = "ring",
+     .usage = "ring",
+     .summary = "draw who owns and who replicates which part of the ring",
+     .examples = "  rondo ring\n"
+                 "  rondo --json ring | jq '.nodes[] | {name, slots}'\n",
+     .run = cli_ring},
+    {.name = "help",
+     .usage = "help [COMMAND]",
+     .summary = "explain a command by example",
+     .examples = "  rondo help put\n",
+     .arguments_max = 1,
+     .run = cli_help},
+    {.name = "version",
+     .usage = "version",
+     .summary = "print the version of this program",
+     .examples = "  rondo version\n",
+     .run = cli_version},
+    {.name = NULL},
+};
+
+static const char help_head[] = "rondo talks to a Rondo node over HTTP.\n"
+                                "\n"
+                                "  rondo put greeting 'hello ring'\n"
+                                "  rondo get greeting\n"
+                                "  rondo ring\n"
+                                "\n"
+                                "Commands:\n";
+
+static const char help_tail[] =
+    "\n"
+    "Options, before or after the command:\n"
+    "  -h HOST:HTTPPORT  the node to talk to (default 127.0.0.1:7380, or the variable RONDO_HOST)\n"
+    "  --json            print JSON, errors too\n"
+    "  --w W, --r R      replicas that must answer: a number, one, quorum or all (default quorum)\n"
+    "  --ttl SECONDS     the value expires after this time\n"
+    "  --timeout MS      the node gives up after this time\n"
+    "\n"
+    "Exit codes: 0 done, 1 not found, 2 the command makes no sense, 3 nothing was applied (or a read got no\n"
+    "answer), 4 outcome unknown: the write may still take effect, 5 the node cannot be reached.\n"
+    "\n"
+    "rondo help COMMAND shows examples of a command.\n";
+
+const struct cli_command *cli_command_find(const char *name)
+{
+    for (const struct cli_command *command = cli_commands; command->name != NULL; command++) {
+        if (strcmp(command->name, name) == 0)
+            return command;
+    }
+    return NULL;
+}
+
+/* Edit distance (Levenshtein) of two short words; anything longer than the table is far away. */
+static size_t word_distance(const char *a, const char *b)
+{
+    enum {
+        WORD_MAX = 16
+    };
+    size_t row[WORD_MAX + 1];
+    size_t a_size = strlen(a);
+    size_t b_size = strlen(b);
+    if (a_size > WORD_MAX || b_size > WORD_MAX)
+        return WORD_MAX;
+    for (size_t j = 0; j <= b_size; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= a_size; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= b_size; j++) {
+            size_t substituted = diagonal + (a[i - 1] != b[j - 1]);
+            size_t shorter = row[j - 1] < row[j] ? row[j - 1] : row[j];
+            diagonal = row[j];
+            row[j] = substituted < shorter + 1 ? substituted : shorter + 1;
+        }
+    }
+    return row[b_size];
+}
+
+const struct cli_command *cli_command_nearest(const char *name)
+{
+    /* The commands, and what people type who come from elsewhere. */
+    static const char *const words[][2] = {{"put", "put"},       {"get", "get"},      {"del", "del"},
+                                           {"status", "status"}, {"ring", "ring"},    {"help", "help"},
+                                           {"set", "put"},       {"write", "put"},    {"store", "put"},
+                                           {"read", "get"},      {"fetch", "get"},    {"delete", "del"},
+                                           {"remove", "del"},    {"rm", "del"},       {"unlink", "del"},
+                                           {"info", "status"},   {"stats", "status"}, {"nodes", "ring"},
+                                           {"slots", "ring"},    {"cluster", "ring"}, {"version", "version"}};
+    const char *nearest = NULL;
+    size_t nearest_distance = 3;
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        size_t distance = word_distance(name, words[i][0]);
+        if (distance < nearest_distance && distance < strlen(words[i][0])) {
+            nearest = words[i][1];
+            nearest_distance = distance;
+        }
+    }
+    return nearest == NULL ? NULL : cli_command_find(nearest);
+}
+
+static enum cli_exit help_json(const struct cli_command *only)
+{
+    json_t *commands = json_array();
+    for (const struct cli_command *command = cli_commands; command->name != NULL; command++) {
+        if (only != NULL && command != only)
+            continue;
+        json_array_append_new(commands, json_pack("{s:s, s:s, s:s}", "name", command->name, "usage",
+                                                  command->usage, "summary", command->summary));
+    }
+    json_t *json = json_pack("{s:o}", "commands", commands);
+    enum cli_exit code = cli_print_json(json);
+    json_decref(json);
+    return code;
+}
+
+enum cli_exit cli_help(struct cli *cli)
+{
+    const struct cli_command *command = NULL;
+    if (cli->argument_count > 0) {
+        command = cli_command_find(cli->arguments[0]);
+        if (command == NULL)
+            return cli_fail(cli, CLI_USAGE, "BAD_REQUEST",
+                            "there is no command '%s'; rondo help lists them all", cli->arguments[0]);
+    }
+    if (cli->json)
+        return help_json(command);
+    if (command != NULL) {
+        printf("rondo %s\n%s\n\nExamples:\n%s", command->usage, command->summary, command->examples);
+        return CLI_OK;
+    }
+    fputs(help_head, stdout);
+    for (command = cli_commands; command->name != NULL; command++)
+        printf("  %-8s %s\n", command->name, command->summary);
+    fputs(help_tail, stdout);
+    return CLI_OK;
+}
+
+enum cli_exit cli_version(struct cli *cli)
+{
+    if (!cli->json) {
+        printf("rondo " CLI_VERSION "\n");
+        return CLI_OK;
+    }
+    json_t *json = json_pack("{s:s}", "version", CLI_VERSION);
+    enum cli_exit code = cli_print_json(json);
+    json_decref(json);
+    return code;
+}

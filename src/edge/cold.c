@@ -1,0 +1,350 @@
+/* The cold tier: RocksDB as a sorted store that only ingests.
+ *
+ * A failure in the background (a disk that was full during a compaction) leaves RocksDB refusing work until it is
+ * opened again, so the next ingestion does that: readers wait for it behind a read-write lock. */
+#include "edge/cold.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <rocksdb/c.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "edge/files.h"
+#include "store/flush.h"
+
+/* Filters of 10 bits per key miss 1 in 100. */
+#define COLD_FILTER_BITS 10.0
+
+#define COLD_BLOCK_BYTES (8u << 10)
+#define COLD_TABLE_BYTES ((uint64_t)64 << 20)
+#define COLD_LEVEL1_BYTES ((uint64_t)256 << 20)
+#define COLD_INFO_LOG_BYTES ((size_t)1 << 20)
+#define COLD_INFO_LOGS_MAX 2
+#define COLD_BACKGROUND_JOBS 2
+
+/* Nothing is ever put into RocksDB's own memory; the least that it takes. */
+#define COLD_WRITE_BUFFER_BYTES ((size_t)64 << 10)
+#define COLD_MEMORY_BYTES_MIN ((size_t)1 << 20)
+
+/* After a failure the database is opened anew at most so often. */
+#define COLD_REOPEN_SECONDS 1
+
+struct cold {
+    char *path;
+    char *temporary_path;
+    rocksdb_cache_t *cache;
+    rocksdb_block_based_table_options_t *table_options; /* owned by options once set */
+    rocksdb_options_t *options;
+    rocksdb_readoptions_t *read_options;
+    rocksdb_ingestexternalfileoptions_t *ingest_options;
+    rocksdb_envoptions_t *environment;
+
+    pthread_rwlock_t lock; /* held for writing while the database is opened anew */
+    rocksdb_t *database;   /* NULL while that did not work */
+
+    pthread_mutex_t state_lock; /* guards what follows */
+    uint64_t table_next;        /* number of the next temporary table */
+    bool failed;                /* an ingestion failed: open anew before the next */
+    time_t reopened_at;
+};
+
+/* RocksDB tells kinds of errors by the beginning of a text. Frees it. */
+static enum status cold_error(char *error, struct buf *why, const char *action, const char *path)
+{
+    enum status status = STATUS_IO_ERROR;
+    if (strncmp(error, "Corruption", 10) == 0)
+        status = STATUS_CORRUPT;
+    else if (strstr(error, "No space left") != NULL || strstr(error, "Space limit") != NULL ||
+             strstr(error, "quota exceeded") != NULL)
+        status = STATUS_DISK_FULL;
+    if (why != NULL)
+        buf_append_format(why, "cannot %s the cold tier %s: %s", action, path, error);
+    rocksdb_free(error);
+    return status;
+}
+
+static void cold_make_options(struct cold *cold, const struct cold_options *wanted)
+{
+    size_t memory = wanted->memory_bytes > COLD_MEMORY_BYTES_MIN ? wanted->memory_bytes : COLD_MEMORY_BYTES_MIN;
+    cold->cache = rocksdb_cache_create_lru(memory);
+
+    rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
+    rocksdb_block_based_options_set_block_cache(table, cold->cache);
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
+    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
+    rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(COLD_FILTER_BITS));
+    rocksdb_block_based_options_set_block_size(table, COLD_BLOCK_BYTES);
+    rocksdb_block_based_options_set_format_version(table, 5);
+    cold->table_options = table;
+
+    rocksdb_options_t *options = rocksdb_options_create();
+    rocksdb_options_set_block_based_table_factory(options, table);
+    rocksdb_options_set_create_if_missing(options, 1);
+    rocksdb_options_set_paranoid_checks(options, 1);
+    rocksdb_options_set_compression(options, rocksdb_lz4_compression);
+    rocksdb_options_set_write_buffer_size(options, COLD_WRITE_BUFFER_BYTES);
+    rocksdb_options_set_max_write_buffer_number(options, 2);
+    rocksdb_options_set_target_file_size_base(options, COLD_TABLE_BYTES);
+    rocksdb_options_set_max_bytes_for_level_base(options, COLD_LEVEL1_BYTES);
+    rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
+    rocksdb_options_set_level0_file_num_compaction_trigger(options, COLD_LEVEL0_COMPACT);
+    rocksdb_options_set_level0_slowdown_writes_trigger(options, COLD_LEVEL0_FILES_MAX * 2);
+    rocksdb_options_set_level0_stop_writes_trigger(options, COLD_LEVEL0_FILES_MAX * 2);
+    rocksdb_options_set_max_open_files(options, wanted->files_open_max > 64 ? (int)wanted->files_open_max : 64);
+    rocksdb_options_set_max_background_jobs(options, COLD_BACKGROUND_JOBS);
+    rocksdb_options_set_bytes_per_sync(options, 1 << 20);
+    rocksdb_options_set_info_log_level(options, 2); /* warnings */
+    rocksdb_options_set_max_log_file_size(options, COLD_INFO_LOG_BYTES);
+    rocksdb_options_set_keep_log_file_num(options, COLD_INFO_LOGS_MAX);
+    rocksdb_options_set_stats_dump_period_sec(options, 0);
+    rocksdb_options_set_stats_persist_period_sec(options, 0);
+    cold->options = options;
+
+    cold->read_options = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_verify_checksums(cold->read_options, 1);
+    cold->ingest_options = rocksdb_ingestexternalfileoptions_create();
+    rocksdb_ingestexternalfileoptions_set_move_files(cold->ingest_options, 1);
+    cold->environment = rocksdb_envoptions_create();
+}
+
+static void cold_free(struct cold *cold)
+{
+    rocksdb_envoptions_destroy(cold->environment);
+    rocksdb_ingestexternalfileoptions_destroy(cold->ingest_options);
+    rocksdb_readoptions_destroy(cold->read_options);
+    rocksdb_options_destroy(cold->options);
+    rocksdb_block_based_options_destroy(cold->table_options);
+    rocksdb_cache_destroy(cold->cache);
+    pthread_rwlock_destroy(&cold->lock);
+    pthread_mutex_destroy(&cold->state_lock);
+    free(cold->path);
+    free(cold->temporary_path);
+    free(cold);
+}
+
+enum status cold_open(const struct cold_options *wanted, struct cold **out, struct buf *why)
+{
+    enum status status = files_make_directory(wanted->path, NULL, why);
+    if (status == STATUS_OK)
+        status = files_make_directory(wanted->temporary_path, NULL, why);
+    if (status == STATUS_OK)
+        status = files_empty_directory(wanted->temporary_path, why);
+    if (status != STATUS_OK)
+        return status;
+    struct cold *cold = calloc(1, sizeof(*cold));
+    if (cold == NULL)
+        return STATUS_OVERLOADED;
+    pthread_rwlock_init(&cold->lock, NULL);
+    pthread_mutex_init(&cold->state_lock, NULL);
+    cold->path = files_join(wanted->path, ".");
+    cold->path[strlen(wanted->path)] = '\0';
+    cold->temporary_path = files_join(wanted->temporary_path, ".");
+    cold->temporary_path[strlen(wanted->temporary_path)] = '\0';
+    cold_make_options(cold, wanted);
+
+    char *error = NULL;
+    cold->database = rocksdb_open(cold->options, cold->path, &error);
+    if (error != NULL && strstr(error, "not linked") != NULL) {
+        /* A RocksDB built without this compression. */
+        rocksdb_free(error);
+        error = NULL;
+        rocksdb_options_set_compression(cold->options, rocksdb_no_compression);
+        cold->database = rocksdb_open(cold->options, cold->path, &error);
+    }
+    if (error != NULL) {
+        status = cold_error(error, why, "open", cold->path);
+        cold_free(cold);
+        return status;
+    }
+    *out = cold;
+    return STATUS_OK;
+}
+
+void cold_close(struct cold *cold)
+{
+    if (cold == NULL)
+        return;
+    if (cold->database != NULL)
+        rocksdb_close(cold->database);
+    cold_free(cold);
+}
+
+enum status cold_get(struct cold *cold, struct span key, struct buf *record)
+{
+    pthread_rwlock_rdlock(&cold->lock);
+    if (cold->database == NULL) {
+        pthread_rwlock_unlock(&cold->lock);
+        return STATUS_IO_ERROR;
+    }
+    char *error = NULL;
+    rocksdb_pinnableslice_t *slice = rocksdb_get_pinned(cold->database, cold->read_options,
+                                                        (const char *)key.data, key.size, &error);
+    enum status status = STATUS_OK;
+    if (error != NULL) {
+        status = cold_error(error, NULL, "read", cold->path);
+    } else if (slice == NULL) {
+        status = STATUS_NOT_FOUND;
+    } else {
+        size_t size = 0;
+        const char *value = rocksdb_pinnableslice_value(slice, &size);
+        buf_append(record, value, size);
+        if (record->failed)
+            status = STATUS_OVERLOADED;
+    }
+    rocksdb_pinnableslice_destroy(slice);
+    pthread_rwlock_unlock(&cold->lock);
+    return status;
+}
+
+/* A number that RocksDB gives as text or integer; 0 when it has none. The read lock is held. */
+static uint64_t cold_property(const struct cold *cold, const char *name)
+{
+    char *text = cold->database != NULL ? rocksdb_property_value(cold->database, name) : NULL;
+    if (text == NULL)
+        return 0;
+    uint64_t number = strtoull(text, NULL, 10);
+    rocksdb_free(text);
+    return number;
+}
+
+static uint64_t cold_level0_files(const struct cold *cold)
+{
+    return cold_property(cold, "rocksdb.num-files-at-level0");
+}
+
+bool cold_pressure(struct cold *cold)
+{
+    pthread_rwlock_rdlock(&cold->lock);
+    bool pressure = cold_level0_files(cold) >= COLD_LEVEL0_FILES_MAX;
+    pthread_rwlock_unlock(&cold->lock);
+    return pressure;
+}
+
+bool cold_empty(struct cold *cold)
+{
+    pthread_rwlock_rdlock(&cold->lock);
+    bool empty = false;
+    if (cold->database != NULL) {
+        rocksdb_iterator_t *iterator = rocksdb_create_iterator(cold->database, cold->read_options);
+        rocksdb_iter_seek_to_first(iterator);
+        char *error = NULL;
+        rocksdb_iter_get_error(iterator, &error);
+        empty = !rocksdb_iter_valid(iterator) && error == NULL;
+        rocksdb_free(error);
+        rocksdb_iter_destroy(iterator);
+    }
+    pthread_rwlock_unlock(&cold->lock);
+    return empty;
+}
+
+void cold_stats(struct cold *cold, struct cold_stats *stats)
+{
+    pthread_rwlock_rdlock(&cold->lock);
+    stats->table_bytes = cold_property(cold, "rocksdb.live-sst-files-size");
+    stats->level0_files = cold_level0_files(cold);
+    stats->keys_estimate = cold_property(cold, "rocksdb.estimate-num-keys");
+    stats->memory_bytes =
+        rocksdb_cache_get_usage(cold->cache) + cold_property(cold, "rocksdb.estimate-table-readers-mem");
+    pthread_rwlock_unlock(&cold->lock);
+}
+
+/* Opens the database anew if something failed in it since the last time. */
+static enum status cold_heal(struct cold *cold, struct buf *why)
+{
+    pthread_rwlock_rdlock(&cold->lock);
+    bool background_failed = cold_property(cold, "rocksdb.background-errors") > 0;
+    pthread_rwlock_unlock(&cold->lock);
+
+    time_t now = time(NULL);
+    pthread_mutex_lock(&cold->state_lock);
+    bool reopen = (cold->failed || background_failed) && now - cold->reopened_at >= COLD_REOPEN_SECONDS;
+    if (reopen) {
+        cold->failed = false;
+        cold->reopened_at = now;
+    }
+    pthread_mutex_unlock(&cold->state_lock);
+    if (!reopen)
+        return STATUS_OK;
+
+    pthread_rwlock_wrlock(&cold->lock);
+    if (cold->database != NULL)
+        rocksdb_close(cold->database);
+    char *error = NULL;
+    cold->database = rocksdb_open(cold->options, cold->path, &error);
+    pthread_rwlock_unlock(&cold->lock);
+    if (error == NULL)
+        return STATUS_OK;
+    pthread_mutex_lock(&cold->state_lock);
+    cold->failed = true;
+    pthread_mutex_unlock(&cold->state_lock);
+    return cold_error(error, why, "open", cold->path);
+}
+
+/* Writes the sorted rows as one table and syncs it. */
+static enum status cold_write_table(struct cold *cold, const struct flush_job *job, const char *path,
+                                    struct buf *why)
+{
+    uint8_t *key = malloc(COLD_KEY_PREFIX_BYTES + KEY_BYTES_MAX_HARD);
+    if (key == NULL)
+        return STATUS_OVERLOADED;
+    rocksdb_sstfilewriter_t *writer = rocksdb_sstfilewriter_create(cold->environment, cold->options);
+    char *error = NULL;
+    rocksdb_sstfilewriter_open(writer, path, &error);
+    uint64_t count = flush_count(job);
+    for (uint64_t i = 0; i < count && error == NULL; i++) {
+        struct flush_row row = flush_row(job, i);
+        memcpy(key, row.prefix, COLD_KEY_PREFIX_BYTES);
+        if (row.key.size > 0)
+            memcpy(key + COLD_KEY_PREFIX_BYTES, row.key.data, row.key.size);
+        rocksdb_sstfilewriter_put(writer, (const char *)key, COLD_KEY_PREFIX_BYTES + row.key.size,
+                                  (const char *)row.record.data, row.record.size, &error);
+    }
+    if (error == NULL)
+        rocksdb_sstfilewriter_finish(writer, &error); /* syncs the file */
+    rocksdb_sstfilewriter_destroy(writer);
+    free(key);
+    return error != NULL ? cold_error(error, why, "write a table for", cold->path) : STATUS_OK;
+}
+
+enum status cold_ingest(struct cold *cold, uint16_t shard, struct flush_job *job, struct buf *why)
+{
+    enum status status = cold_heal(cold, why);
+    if (status != STATUS_OK)
+        return status;
+    if (cold_pressure(cold)) {
+        if (why != NULL)
+            buf_append_text(why, "the cold tier is still merging what it was given before");
+        return STATUS_OVERLOADED;
+    }
+    flush_sort(job);
+    if (flush_count(job) == 0)
+        return STATUS_OK;
+    pthread_mutex_lock(&cold->state_lock);
+    uint64_t number = ++cold->table_next;
+    pthread_mutex_unlock(&cold->state_lock);
+    char name[64];
+    (void)snprintf(name, sizeof(name), "%u-%llu.sst", (unsigned)shard, (unsigned long long)number);
+    char *path = files_join(cold->temporary_path, name);
+
+    pthread_rwlock_rdlock(&cold->lock);
+    status = cold->database != NULL ? cold_write_table(cold, job, path, why) : STATUS_IO_ERROR;
+    if (status == STATUS_OK) {
+        char *error = NULL;
+        const char *files[] = {path};
+        rocksdb_ingest_external_file(cold->database, files, 1, cold->ingest_options, &error);
+        if (error != NULL) {
+            status = cold_error(error, why, "add a table to", cold->path);
+            pthread_mutex_lock(&cold->state_lock);
+            cold->failed = true;
+            pthread_mutex_unlock(&cold->state_lock);
+        }
+    }
+    pthread_rwlock_unlock(&cold->lock);
+    (void)unlink(path); /* moved away already if all went well */
+    free(path);
+    return status;
+}

@@ -1,0 +1,53 @@
+/* The cold tier: RocksDB through its C interface, used as a sorted store that only ever ingests (DESIGN section 4).
+ *
+ * Its write-ahead log is never used: rows arrive as finished tables, and the node's own log keeps them until then.
+ * All functions may be called from any thread, except cold_open and cold_close. */
+#ifndef RONDO_EDGE_COLD_H
+#define RONDO_EDGE_COLD_H
+
+#include "base/span.h"
+
+struct cold;
+struct flush_job;
+
+/* Level-0 files at which an ingestion is refused with OVERLOADED until compaction has caught up; RocksDB starts to
+ * compact at COLD_LEVEL0_COMPACT. */
+#define COLD_LEVEL0_COMPACT 4
+#define COLD_LEVEL0_FILES_MAX 24
+
+struct cold_options {
+    const char *path;           /* the database's directory; made when missing */
+    const char *temporary_path; /* where tables are written; on the same file system; emptied by cold_open */
+    size_t memory_bytes;        /* block cache with index and filter blocks; at least 1 MiB */
+    uint32_t files_open_max;    /* at least 64 */
+};
+
+/* CORRUPT, DISK_FULL, IO_ERROR with a sentence in `why`; *cold is set on OK only. */
+MUST_CHECK enum status cold_open(const struct cold_options *options, struct cold **cold, struct buf *why);
+void cold_close(struct cold *cold);
+
+/* Appends the record of a cold key to `record`. NOT_FOUND; CORRUPT (a checksum does not match); IO_ERROR;
+ * OVERLOADED when `record` cannot grow. */
+MUST_CHECK enum status cold_get(struct cold *cold, struct span key, struct buf *record);
+
+/* Sorts the job's rows, writes them as one table, syncs and ingests it. On any error nothing was ingested, the table
+ * is removed, and the same job may be passed again: OVERLOADED (level 0 is full: try again in COLD_RETRY_MS),
+ * DISK_FULL, CORRUPT, IO_ERROR. `why` may be NULL. Takes disk time: never on a shard's thread. */
+#define COLD_RETRY_MS 50
+MUST_CHECK enum status cold_ingest(struct cold *cold, uint16_t shard, struct flush_job *job, struct buf *why);
+
+/* Whether level 0 is so full that cold_ingest would answer OVERLOADED. */
+bool cold_pressure(struct cold *cold);
+
+/* Whether it holds no row at all. */
+bool cold_empty(struct cold *cold);
+
+struct cold_stats {
+    uint64_t table_bytes; /* live tables on disk */
+    uint64_t level0_files;
+    uint64_t keys_estimate;
+    uint64_t memory_bytes; /* block cache in use and table readers */
+};
+void cold_stats(struct cold *cold, struct cold_stats *stats);
+
+#endif

@@ -1,0 +1,96 @@
+/* The configuration of rondod: defaults, then a file (inih), then flags; what comes later wins.
+ *
+ * Every setting is kept as the text that was given and where it came from, so that --print-config and error
+ * messages can say both; typed values are made from the texts at the end. */
+#ifndef RONDO_SERVER_CONFIG_H
+#define RONDO_SERVER_CONFIG_H
+
+#include "base/limits.h"
+#include "edge/log_thread.h"
+#include "ring/ring.h"
+#include "shard/shard.h"
+
+enum config_key {
+    CONFIG_NAME,
+    CONFIG_DATA,
+    CONFIG_INITIAL_CLUSTER,
+    CONFIG_RESP,
+    CONFIG_HTTP,
+    CONFIG_PEER,
+    CONFIG_SHARDS,
+    CONFIG_DURABILITY,
+    CONFIG_MEMORY,
+    CONFIG_CLOCK_SKEW_MAX,
+    CONFIG_KEY_BYTES_MAX,
+    CONFIG_VALUE_BYTES_MAX,
+    CONFIG_REQUEST_TIMEOUT,
+    CONFIG_CLIENTS_MAX,
+    CONFIG_LOG_LEVEL,
+    CONFIG_INSECURE,
+    CONFIG_KEY_COUNT,
+};
+
+enum config_action {
+    CONFIG_RUN,
+    CONFIG_PRINT,
+    CONFIG_HELP,
+    CONFIG_VERSION,
+};
+
+/* Least memory that a node is started with: tables of its shards, cold tier, queues. */
+#define MEMORY_BYTES_MIN ((uint64_t)64 << 20)
+
+/* Longest line of a configuration file (inih's bound); longer lists go on, indented, on the next line. */
+#define CONFIG_LINE_BYTES_MAX 199
+
+#define REQUEST_TIMEOUT_MS_MAX 600000u
+#define CLOCK_SKEW_MS_MAX 60000u
+
+struct config_setting {
+    char *text;   /* NULL = not given and without a default */
+    char *origin; /* "default", "FILE:LINE", "--flag" */
+};
+
+struct config {
+    enum config_action action;
+    struct config_setting settings[CONFIG_KEY_COUNT];
+
+    /* Made from the texts; pointers go into them and live until config_free. */
+    const char *name; /* NULL = not given */
+    const char *data;
+    const char *resp;
+    const char *http;
+    const char *peer;
+    const char *resp_advertise; /* what clients are told: resp, or this node's host of --initial-cluster */
+    const char *http_advertise;
+    struct ring_member *members; /* of --initial-cluster; a single one without it */
+    uint16_t member_count;
+    bool initial_given;
+    char *member_text;      /* what members points into */
+    char *advertise_text[2];
+    uint16_t shards;
+    enum durability_mode durability;
+    uint32_t durability_interval_ms;
+    uint64_t memory_bytes;
+    uint32_t clock_skew_max_ms;
+    uint32_t key_bytes_max;
+    uint32_t value_bytes_max;
+    uint32_t request_timeout_ms;
+    uint32_t clients_max;
+    enum say_level say_level;
+    bool insecure;
+};
+
+/* Reads the flags (argv without the program's name) and the file they name. cores: the machine's, for the default of
+ * --shards. On any error *why has one sentence that says what to do. config_free is due in every case. */
+MUST_CHECK enum status config_parse(struct config *config, int argc, const char *const *argv, unsigned cores,
+                                    struct buf *why);
+void config_free(struct config *config);
+
+/* What is in force and from where: valid as a configuration file. */
+void config_print(const struct config *config, struct buf *text);
+
+/* The text of --help. */
+void config_help(struct buf *text);
+
+#endif
