@@ -78,6 +78,13 @@ static enum status log_list(struct data_dir *dir, struct buf *why)
     return STATUS_OK;
 }
 
+static void log_unmap(struct log_file *file)
+{
+    if (file->bytes.size > 0)
+        (void)munmap((void *)(uintptr_t)file->bytes.data, file->bytes.size);
+    file->bytes = span_of(NULL, 0);
+}
+
 /* Maps one segment. It is read once beforehand: a bad sector is then an error with a text, not a signal. */
 static enum status log_map(struct data_dir *dir, struct log_file *file, uint8_t *block, struct buf *why)
 {
@@ -143,14 +150,26 @@ enum status data_dir_log_scan(struct data_dir *dir, struct buf *why)
     return status;
 }
 
-/* Cuts the file off and makes what is left durable. */
-static enum status log_cut(const struct data_dir *dir, uint64_t number, bool cut, uint64_t size, struct buf *why)
+/* Makes a segment durable, at the end of the log (at_end) cut off at size. A mapping must not reach past the end of its
+ * file, so the part that stays is mapped again. */
+static enum status log_keep(const struct data_dir *dir, struct log_file *file, bool at_end, uint64_t size,
+                            struct buf *why)
 {
-    char *path = log_segment_path(dir, number);
+    char *path = log_segment_path(dir, file->number);
     int descriptor = open(path, O_RDWR | O_CLOEXEC);
     int error = descriptor < 0 ? errno : 0;
-    if (error == 0 && cut && ftruncate(descriptor, (off_t)size) != 0)
-        error = errno;
+    if (error == 0 && at_end && size < file->bytes.size) {
+        log_unmap(file);
+        if (ftruncate(descriptor, (off_t)size) != 0)
+            error = errno;
+        void *bytes = size > 0 && error == 0
+                          ? mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, descriptor, 0)
+                          : NULL;
+        if (bytes == MAP_FAILED)
+            error = errno;
+        else if (bytes != NULL)
+            file->bytes = span_of(bytes, (size_t)size);
+    }
     if (error == 0 && fsync(descriptor) != 0)
         error = errno;
     if (descriptor >= 0)
@@ -192,7 +211,7 @@ enum status data_dir_log_adopt(struct data_dir *dir, struct buf *why)
         if (dir->damaged)
             continue;
         if (number <= report->end.segment)
-            status = log_cut(dir, number, number == report->end.segment, report->end.offset, why);
+            status = log_keep(dir, &dir->files[i], number == report->end.segment, report->end.offset, why);
         else
             status = log_remove(dir, number, why);
     }
@@ -201,11 +220,8 @@ enum status data_dir_log_adopt(struct data_dir *dir, struct buf *why)
 
 void data_dir_log_close(struct data_dir *dir)
 {
-    for (size_t i = 0; i < dir->file_count; i++) {
-        struct span bytes = dir->files[i].bytes;
-        if (bytes.size > 0)
-            (void)munmap((void *)(uintptr_t)bytes.data, bytes.size);
-    }
+    for (size_t i = 0; i < dir->file_count; i++)
+        log_unmap(&dir->files[i]);
     free(dir->files);
     free(dir->report);
     dir->files = NULL;

@@ -7,6 +7,9 @@
 /* Of the shard's memory, the part for everything but rows: requests, connections, buffers. */
 #define OTHER_MEMORY_DIVISOR 4u
 
+/* Of the row memory, the part that is kept for flush jobs: 16 bytes for each of their rows. */
+#define FLUSH_JOB_RESERVE_DIVISOR 8u
+
 /* Tables and buffers that every shard has, before the first row. */
 #define SHARD_MEMORY_BYTES_MIN (4u << 20)
 
@@ -95,7 +98,8 @@ static enum status init_parts(struct shard *shard, const struct shard_options *o
     struct memtable_options rows = {
         .alloc = &shard->row_alloc,
         .seed = prng_u64(&shard->prng),
-        .budget_bytes = shard->row_alloc.budget_bytes,
+        .budget_bytes =
+            shard->row_alloc.budget_bytes / FLUSH_JOB_RESERVE_DIVISOR * (FLUSH_JOB_RESERVE_DIVISOR - 1),
     };
     status = memtable_init(&shard->memtable, &rows);
     shard->has_memtable = status == STATUS_OK;
