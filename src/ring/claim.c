@@ -80,9 +80,10 @@ static void fill_base(struct claim *claim)
     assert(count > 0);
     claim_set_members(claim);
     bool two_lengths = count == claim->options->replicas + 1 && claim->zone_reach == 0;
-    uint16_t short_blocks = two_lengths ? (uint16_t)((count - RUNS_COUNT % count) % count) : 0;
+    uint32_t length = count;
+    uint32_t short_blocks = two_lengths ? (length - RUNS_COUNT % length) % length : 0;
     uint16_t run = 0;
-    for (uint16_t block = 0; run < RUNS_COUNT; block++) {
+    for (uint32_t block = 0; run < RUNS_COUNT; block++) {
         for (uint16_t i = 0; i < count && run < RUNS_COUNT; i++) {
             if (block >= short_blocks || i != block)
                 claim_run_give(claim, run++, pattern[i]);
