@@ -139,7 +139,7 @@ static enum cli_exit print_value_json(struct cli *cli, const struct http_answer 
     json_t *json = json_object();
     const char *bytes = answer->body.size > 0 ? (const char *)answer->body.data : "";
     json_t *text = json_stringn(bytes, answer->body.size);
-    json_object_set_new(json, "key", json_string(cli->arguments[0]));
+    json_object_set_new(json, "key", json_stringn(cli->arguments[0], strlen(cli->arguments[0])));
     if (text != NULL) {
         json_object_set_new(json, "value", text);
     } else {
@@ -147,7 +147,8 @@ static enum cli_exit print_value_json(struct cli *cli, const struct http_answer 
         buf_init(&encoded, &cli->alloc);
         append_base64(&encoded, buf_span(&answer->body));
         if (!encoded.failed)
-            json_object_set_new(json, "value_base64", json_string((const char *)encoded.data));
+            json_object_set_new(json, "value_base64",
+                                json_stringn((const char *)encoded.data, encoded.size - 1));
         buf_free(&encoded);
     }
     json_object_set_new(json, "version",

@@ -148,7 +148,7 @@ static enum cli_exit explain_status(struct cli *cli, const struct http_answer *a
     if (json_is_integer(json_object_get(body, "needed")))
         snprintf(counts, sizeof(counts), " (needed %lld, got %lld)",
                  (long long)cli_json_number(body, "needed"), (long long)cli_json_number(body, "acks"));
-    const char *lead = "not done";
+    const char *lead = write ? "not applied" : "no answer";
     const char *advice = "";
     if (code == CLI_NOT_FOUND) {
         lead = "not found";
@@ -159,10 +159,13 @@ static enum cli_exit explain_status(struct cli *cli, const struct http_answer *a
         lead = "outcome unknown";
         advice = "; read the key to see whether it took effect, or write it again";
     } else if (answer->status == 503 || answer->status == 504) {
-        advice = write ? "; nothing was applied, try again" : "; try again";
+        advice = "; try again";
     }
-    fprintf(stderr, "rondo: %s: %s: %s%s%s\n", lead, cli_json_text(body, "error"),
-            cli_json_text(body, "message"), counts, advice);
+    if (code == CLI_NOT_FOUND)
+        fprintf(stderr, "rondo: %s: %s%s\n", lead, cli_json_text(body, "message"), counts);
+    else
+        fprintf(stderr, "rondo: %s: %s: %s%s%s\n", lead, cli_json_text(body, "error"),
+                cli_json_text(body, "message"), counts, advice);
     json_decref(body);
     return code;
 }

@@ -1,7 +1,7 @@
 /* The cold tier: RocksDB as a sorted store that only ingests.
  *
- * A failure in the background (a disk that was full during a compaction) leaves RocksDB refusing work until it is
- * opened again, so the next ingestion does that: readers wait for it behind a read-write lock. */
+ * A failure in the background (a disk that was full during a compaction) leaves RocksDB refusing work until
+ * it is opened again, so the next ingestion does that: readers wait for it behind a read-write lock. */
 #include "edge/cold.h"
 
 #include <assert.h>
@@ -69,14 +69,16 @@ static enum status cold_error(char *error, struct buf *why, const char *action, 
 
 static void cold_make_options(struct cold *cold, const struct cold_options *wanted)
 {
-    size_t memory = wanted->memory_bytes > COLD_MEMORY_BYTES_MIN ? wanted->memory_bytes : COLD_MEMORY_BYTES_MIN;
+    size_t memory =
+        wanted->memory_bytes > COLD_MEMORY_BYTES_MIN ? wanted->memory_bytes : COLD_MEMORY_BYTES_MIN;
     cold->cache = rocksdb_cache_create_lru(memory);
 
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
     rocksdb_block_based_options_set_block_cache(table, cold->cache);
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
     rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
-    rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(COLD_FILTER_BITS));
+    rocksdb_block_based_options_set_filter_policy(table,
+                                                  rocksdb_filterpolicy_create_bloom_full(COLD_FILTER_BITS));
     rocksdb_block_based_options_set_block_size(table, COLD_BLOCK_BYTES);
     rocksdb_block_based_options_set_format_version(table, 5);
     cold->table_options = table;
@@ -94,7 +96,8 @@ static void cold_make_options(struct cold *cold, const struct cold_options *want
     rocksdb_options_set_level0_file_num_compaction_trigger(options, COLD_LEVEL0_COMPACT);
     rocksdb_options_set_level0_slowdown_writes_trigger(options, COLD_LEVEL0_FILES_MAX * 2);
     rocksdb_options_set_level0_stop_writes_trigger(options, COLD_LEVEL0_FILES_MAX * 2);
-    rocksdb_options_set_max_open_files(options, wanted->files_open_max > 64 ? (int)wanted->files_open_max : 64);
+    rocksdb_options_set_max_open_files(options,
+                                       wanted->files_open_max > 64 ? (int)wanted->files_open_max : 64);
     rocksdb_options_set_max_background_jobs(options, COLD_BACKGROUND_JOBS);
     rocksdb_options_set_bytes_per_sync(options, 1 << 20);
     rocksdb_options_set_info_log_level(options, 2); /* warnings */
@@ -181,8 +184,8 @@ enum status cold_get(struct cold *cold, struct span key, struct buf *record)
         return STATUS_IO_ERROR;
     }
     char *error = NULL;
-    rocksdb_pinnableslice_t *slice = rocksdb_get_pinned(cold->database, cold->read_options,
-                                                        (const char *)key.data, key.size, &error);
+    rocksdb_pinnableslice_t *slice =
+        rocksdb_get_pinned(cold->database, cold->read_options, (const char *)key.data, key.size, &error);
     enum status status = STATUS_OK;
     if (error != NULL) {
         status = cold_error(error, NULL, "read", cold->path);

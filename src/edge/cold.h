@@ -1,7 +1,8 @@
-/* The cold tier: RocksDB through its C interface, used as a sorted store that only ever ingests (DESIGN section 4).
+/* The cold tier: RocksDB through its C interface, used as a sorted store that only ever ingests (DESIGN
+ * section 4).
  *
- * Its write-ahead log is never used: rows arrive as finished tables, and the node's own log keeps them until then.
- * All functions may be called from any thread, except cold_open and cold_close. */
+ * Its write-ahead log is never used: rows arrive as finished tables, and the node's own log keeps them until
+ * then. All functions may be called from any thread, except cold_open and cold_close. */
 #ifndef RONDO_EDGE_COLD_H
 #define RONDO_EDGE_COLD_H
 
@@ -10,8 +11,8 @@
 struct cold;
 struct flush_job;
 
-/* Level-0 files at which an ingestion is refused with OVERLOADED until compaction has caught up; RocksDB starts to
- * compact at COLD_LEVEL0_COMPACT. */
+/* Level-0 files at which an ingestion is refused with OVERLOADED until compaction has caught up; RocksDB
+ * starts to compact at COLD_LEVEL0_COMPACT. */
 #define COLD_LEVEL0_COMPACT 4
 #define COLD_LEVEL0_FILES_MAX 24
 
@@ -30,9 +31,10 @@ void cold_close(struct cold *cold);
  * OVERLOADED when `record` cannot grow. */
 MUST_CHECK enum status cold_get(struct cold *cold, struct span key, struct buf *record);
 
-/* Sorts the job's rows, writes them as one table, syncs and ingests it. On any error nothing was ingested, the table
- * is removed, and the same job may be passed again: OVERLOADED (level 0 is full: try again in COLD_RETRY_MS),
- * DISK_FULL, CORRUPT, IO_ERROR. `why` may be NULL. Takes disk time: never on a shard's thread. */
+/* Sorts the job's rows, writes them as one table, syncs and ingests it. On any error nothing was ingested,
+ * the table is removed, and the same job may be passed again: OVERLOADED (level 0 is full: try again in
+ * COLD_RETRY_MS), DISK_FULL, CORRUPT, IO_ERROR. `why` may be NULL. Takes disk time: never on a shard's
+ * thread. */
 #define COLD_RETRY_MS 50
 MUST_CHECK enum status cold_ingest(struct cold *cold, uint16_t shard, struct flush_job *job, struct buf *why);
 

@@ -1,7 +1,8 @@
 /* The data directory: who may use it, what it remembers, and how a node comes back from it.
  *
- * What this start learns about the past (a torn tail, damage, an unclean stop) is in the meta file, durably, before
- * anything is cut off, moved or served: a crash at any moment leaves a directory that says the same again. */
+ * What this start learns about the past (a torn tail, damage, an unclean stop) is in the meta file, durably,
+ * before anything is cut off, moved or served: a crash at any moment leaves a directory that says the same
+ * again. */
 #include "edge/data_dir.h"
 
 #include <dirent.h>
@@ -15,7 +16,8 @@
 #include "edge/data_dir_log.h"
 #include "edge/files.h"
 
-/* The ring of the largest cluster takes about 1 MiB, the meta file about 2; several of each may live at once. */
+/* The ring of the largest cluster takes about 1 MiB, the meta file about 2; several of each may live
+ * at once. */
 #define DATA_DIR_MEMORY_BYTES ((size_t)64 << 20)
 #define META_FILE_BYTES_MAX ((size_t)16 << 20)
 
@@ -51,8 +53,9 @@ static enum status data_dir_lock(struct data_dir *dir, struct buf *why)
     long holder = 0;
     enum status status = files_lock(path, &dir->lock, &holder, why);
     if (status == STATUS_BAD_REQUEST)
-        buf_append_format(why, "another rondod (pid %ld) uses %s; stop it, or choose another directory with --data",
-                          holder, dir->path);
+        buf_append_format(
+            why, "another rondod (pid %ld) uses %s; stop it, or choose another directory with --data", holder,
+            dir->path);
     free(path);
     return status;
 }
@@ -75,21 +78,24 @@ static enum status data_dir_check_empty(struct data_dir *dir, struct buf *why)
         bool ours = strcmp(entry->d_name, "log") == 0 || strcmp(entry->d_name, "cold") == 0;
         status = ours ? STATUS_CORRUPT : STATUS_BAD_REQUEST;
         if (ours)
-            buf_append_format(why,
-                              "%s/meta is missing although %s/%s is there: put the meta file back, or move %s aside "
-                              "and start with an empty directory",
-                              dir->path, dir->path, entry->d_name, dir->path);
+            buf_append_format(
+                why,
+                "%s/meta is missing although %s/%s is there: put the meta file back, or move %s aside "
+                "and start with an empty directory",
+                dir->path, dir->path, entry->d_name, dir->path);
         else
-            buf_append_format(why,
-                              "%s holds \"%s\" and is no data directory of Rondo: choose an empty or new directory "
-                              "with --data",
-                              dir->path, entry->d_name);
+            buf_append_format(
+                why,
+                "%s holds \"%s\" and is no data directory of Rondo: choose an empty or new directory "
+                "with --data",
+                dir->path, entry->d_name);
     }
     (void)closedir(directory);
     return status;
 }
 
-static enum status data_dir_make_meta(struct data_dir *dir, const struct data_dir_options *options, struct buf *why)
+static enum status data_dir_make_meta(struct data_dir *dir, const struct data_dir_options *options,
+                                      struct buf *why)
 {
     enum status status = data_dir_check_empty(dir, why);
     if (status != STATUS_OK)
@@ -129,16 +135,19 @@ static enum status data_dir_read_meta(struct data_dir *dir, const char *path, st
         if (status == STATUS_OK)
             status = ring_decode(&dir->alloc, buf_span(&dir->meta.ring), &dir->ring);
         if (status == STATUS_WRONG_PROTOCOL)
-            buf_append_format(why, "%s was written by another version of rondod: start that version, or upgrade as "
-                                   "its release notes say",
-                              path);
+            buf_append_format(
+                why,
+                "%s was written by another version of rondod: start that version, or upgrade as "
+                "its release notes say",
+                path);
         else if (status != STATUS_OK)
             status = STATUS_CORRUPT;
     }
     if (status == STATUS_CORRUPT || status == STATUS_TOO_LARGE) {
         status = STATUS_CORRUPT;
-        buf_append_format(why, "%s is damaged: put back a copy of it, or move %s aside and start with an empty "
-                               "directory (the node then comes back as one that lost its data)",
+        buf_append_format(why,
+                          "%s is damaged: put back a copy of it, or move %s aside and start with an empty "
+                          "directory (the node then comes back as one that lost its data)",
                           path, dir->path);
     }
     buf_free(&blob);
@@ -150,19 +159,22 @@ static enum status data_dir_check_identity(const struct data_dir *dir, const str
                                            struct buf *why)
 {
     if (options->name != NULL && strcmp(options->name, dir->meta.name) != 0) {
-        buf_append_format(why,
-                          "%s belongs to node %s, and --name says %s: start it with --name %s, or choose another "
-                          "directory with --data",
-                          dir->path, dir->meta.name, options->name, dir->meta.name);
+        buf_append_format(
+            why,
+            "%s belongs to node %s, and --name says %s: start it with --name %s, or choose another "
+            "directory with --data",
+            dir->path, dir->meta.name, options->name, dir->meta.name);
         return STATUS_BAD_REQUEST;
     }
     struct hash_128 wanted = options->initial->cluster_id;
     struct hash_128 held = dir->meta.cluster_id;
     if (!options->initial_given || (wanted.low == held.low && wanted.high == held.high))
         return STATUS_OK;
-    buf_append_format(why, "%s belongs to another cluster than --initial-cluster describes (in the directory against "
-                           "the flag: ",
-                      dir->path);
+    buf_append_format(
+        why,
+        "%s belongs to another cluster than --initial-cluster describes (in the directory against "
+        "the flag: ",
+        dir->path);
     if (!ring_difference(dir->ring, options->initial, why))
         buf_append_text(why, "the members are the same, the cluster's id is not");
     buf_append_text(why, "): correct --initial-cluster, or choose another directory with --data");
@@ -202,8 +214,8 @@ static bool data_dir_was_always(struct data_dir *dir, const char *path)
     return always;
 }
 
-/* Draws a new actor where a dot or stamp could otherwise be made twice, and quarantines what may be lost (DESIGN
- * sections 3 and 6). */
+/* Draws a new actor where a dot or stamp could otherwise be made twice, and quarantines what may be lost
+ * (DESIGN sections 3 and 6). */
 static enum status data_dir_judge(struct data_dir *dir, bool was_always)
 {
     const struct log_recovery_report *report = dir->report;
@@ -221,31 +233,34 @@ static enum status data_dir_judge(struct data_dir *dir, bool was_always)
     uint32_t listed = report->damage_count < LOG_DAMAGES_MAX ? report->damage_count : LOG_DAMAGES_MAX;
     for (uint32_t i = 0; i < listed; i++) {
         const struct log_damage *damage = &report->damages[i];
-        buf_append_format(&text, "the log is DAMAGED: file %s/%012llu.log, offset %llu, length %llu: ", dir->log_path,
-                          (unsigned long long)damage->place.segment, (unsigned long long)damage->place.offset,
-                          (unsigned long long)damage->length);
+        buf_append_format(&text, "the log is DAMAGED in %s/%012llu.log: ", dir->log_path,
+                          (unsigned long long)damage->place.segment);
         log_damage_format(damage, &text);
         data_dir_say(dir, SAY_ERROR, &text);
     }
     dir->damaged = report->damage_count > 0;
     if (dir->damaged) {
-        buf_append_format(&text,
-                          "%u damage(s): %u of %u slots are quarantined (reads of their keys here are refused until "
-                          "they are repaired), the damaged files go to %s/quarantine, this node gets a new actor id",
-                          report->damage_count, slots, SLOTS_COUNT, dir->path);
+        buf_append_format(
+            &text,
+            "%u damage(s): %u of %u slots are quarantined (reads of their keys here are refused until "
+            "they are repaired), the damaged files go to %s/quarantine, this node gets a new actor id",
+            report->damage_count, slots, SLOTS_COUNT, dir->path);
         data_dir_say(dir, SAY_ERROR, &text);
     }
     if (report->torn_bytes > 0) {
-        buf_append_format(&text, "cutting off the end of the log at %s/%012llu.log, offset %llu: %llu bytes past it were "
-                                 "never acknowledged",
-                          dir->log_path, (unsigned long long)report->end.segment,
-                          (unsigned long long)report->end.offset, (unsigned long long)report->torn_bytes);
+        buf_append_format(
+            &text,
+            "cutting off the end of the log at %s/%012llu.log, offset %llu: %llu bytes past it were "
+            "never acknowledged",
+            dir->log_path, (unsigned long long)report->end.segment, (unsigned long long)report->end.offset,
+            (unsigned long long)report->torn_bytes);
         data_dir_say(dir, SAY_INFO, &text);
     }
     bool unsure = !dir->meta.clean_stop && !was_always;
     if (unsure) {
-        buf_append_text(&text, "the last run did not stop cleanly and its durability was not \"always\": its newest "
-                               "writes may be lost here; this node gets a new actor id");
+        buf_append_text(&text,
+                        "the last run did not stop cleanly and its durability was not \"always\": its newest "
+                        "writes may be lost here; this node gets a new actor id");
         data_dir_say(dir, SAY_WARNING, &text);
     }
     if (dir->damaged || report->torn_bytes > 0 || unsure)
@@ -255,7 +270,8 @@ static enum status data_dir_judge(struct data_dir *dir, bool was_always)
 }
 
 /* Reads, judges and persists; afterwards the directory is this run's. */
-static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_options *options, struct buf *why)
+static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_options *options,
+                                  struct buf *why)
 {
     dir->identity.cluster_id = dir->meta.cluster_id;
     dir->identity.directory_id = dir->meta.directory_id;
@@ -292,9 +308,13 @@ static enum status data_dir_open_cold(struct data_dir *dir, size_t memory_bytes,
     };
     enum status status = cold_open(&options, &dir->cold, why);
     if (status == STATUS_CORRUPT)
-        buf_append_format(why, "; put back a copy of %s, or move %s aside and start with an empty directory (the node "
-                               "then comes back as one that lost its data)",
-                          dir->path, dir->path);
+        buf_append_format(
+            why,
+            "; put back a copy of %s, or move %s aside and start with an empty directory (the node "
+            "then comes back as one that lost its data)",
+            dir->path, dir->path);
+    else if (status == STATUS_DISK_FULL)
+        buf_append_text(why, "; make room there, or choose another directory with --data");
     free(path);
     free(temporary_path);
     return status;

@@ -9,8 +9,9 @@
  *     DIR/quarantine/   damaged segments, kept for people; never deleted
  *
  * Start: data_dir_open (locks, checks, reads the log once to learn what it holds and whether it is whole, and
- * persists what that means: new actor id, quarantined slots), then one shard_new for each shard with dir->meta and
- * dir->bounds, then data_dir_recover (merges the log's rows into the shards), then log_thread_start with dir->log. */
+ * persists what that means: new actor id, quarantined slots), then one shard_new for each shard with
+ * dir->meta and dir->bounds, then data_dir_recover (merges the log's rows into the shards), then
+ * log_thread_start with dir->log. */
 #ifndef RONDO_EDGE_DATA_DIR_H
 #define RONDO_EDGE_DATA_DIR_H
 
@@ -58,22 +59,23 @@ struct data_dir {
     struct log_resume log; /* for log_thread_options; final after data_dir_recover */
 };
 
-/* Opens or creates the directory. Errors have a text in `why` that says what to do: BAD_REQUEST (in use, or of
- * another node), WRONG_CLUSTER, CORRUPT (meta or cold tier), DISK_FULL, IO_ERROR. *dir is set on OK only. */
+/* Opens or creates the directory. Errors have a text in `why` that says what to do: BAD_REQUEST (in use, or
+ * of another node), WRONG_CLUSTER, CORRUPT (meta or cold tier), DISK_FULL, IO_ERROR. *dir is set on OK
+ * only. */
 MUST_CHECK enum status data_dir_open(const struct data_dir_options *options, struct data_dir **dir,
                                      struct buf *why);
 
-/* Merges every row of the log into shards[slot_shard(slot, shards_count)], flushing into the cold tier where memory
- * runs out. Afterwards the rows are dirty in memory or in the cold tier; the log's segments stay until what replaces
- * them is durable. */
+/* Merges every row of the log into shards[slot_shard(slot, shards_count)], flushing into the cold tier where
+ * memory runs out. Afterwards the rows are dirty in memory or in the cold tier; the log's segments stay until
+ * what replaces them is durable. */
 MUST_CHECK enum status data_dir_recover(struct data_dir *dir, struct shard *const *shards,
                                         uint16_t shards_count, struct buf *why);
 
 /* Replaces the meta file with what EFFECT_META_WRITE gave. From any thread, one call at a time. */
 MUST_CHECK enum status data_dir_meta_write(struct data_dir *dir, struct span bytes, struct buf *why);
 
-/* Closes the cold tier and releases the lock. After log_thread_stop answered OK pass clean: the next start then
- * knows that nothing was lost. */
+/* Closes the cold tier and releases the lock. After log_thread_stop answered OK pass clean: the next start
+ * then knows that nothing was lost. */
 void data_dir_close(struct data_dir *dir, bool clean);
 
 #endif

@@ -1,9 +1,10 @@
 /* The recovery of the log in a data directory.
  *
- * The log is read twice. The scan decides what is torn and what is damaged, so that the meta file can say so before
- * the shards exist; the replay then merges rows into the shards. An undamaged log stays in place: its segments go
- * when a flush has put their rows into the cold tier. A damaged one is emptied right away (all rows flushed) and its
- * damaged files are moved aside, so that its damage is found once and not at every start. */
+ * The log is read twice. The scan decides what is torn and what is damaged, so that the meta file can say so
+ * before the shards exist; the replay then merges rows into the shards. An undamaged log stays in place: its
+ * segments go when a flush has put their rows into the cold tier. A damaged one is emptied right away (all
+ * rows flushed) and its damaged files are moved aside, so that its damage is found once and not at every
+ * start. */
 #include "edge/data_dir_log.h"
 
 #include <assert.h>
@@ -21,25 +22,11 @@
 #include "edge/files.h"
 #include "store/flush.h"
 
-#define LOG_NAME_DIGITS 12
 #define READ_AHEAD_BYTES ((size_t)1 << 20)
 
 static char *log_segment_path(const struct data_dir *dir, uint64_t number)
 {
-    char name[32];
-    (void)snprintf(name, sizeof(name), "%012llu.log", (unsigned long long)number);
-    return files_join(dir->log_path, name);
-}
-
-/* The number in "000000000001.log", or 0. */
-static uint64_t log_segment_number(const char *name)
-{
-    if (strlen(name) != LOG_NAME_DIGITS + 4 || strcmp(name + LOG_NAME_DIGITS, ".log") != 0)
-        return 0;
-    uint64_t number = 0;
-    if (span_parse_u64(span_of(name, LOG_NAME_DIGITS), &number) != STATUS_OK)
-        return 0;
-    return number;
+    return segment_file_path(dir->log_path, number);
 }
 
 static int log_file_compare(const void *a, const void *b)
@@ -58,7 +45,7 @@ static enum status log_list(struct data_dir *dir, struct buf *why)
     size_t capacity = 0;
     struct dirent *entry;
     while ((entry = readdir(directory)) != NULL) {
-        uint64_t number = log_segment_number(entry->d_name);
+        uint64_t number = segment_file_number(entry->d_name);
         if (number == 0)
             continue;
         if (dir->file_count == capacity) {
@@ -140,18 +127,22 @@ enum status data_dir_log_scan(struct data_dir *dir, struct buf *why)
     struct log_recovery_options options = {.identity = dir->identity, .row = log_row_ignore};
     status = log_recover(&options, dir->files, dir->file_count, dir->report);
     if (status == STATUS_WRONG_CLUSTER)
-        buf_append_format(why, "the log in %s belongs to another cluster than %s/meta: put back the files that belong "
-                               "together",
-                          dir->log_path, dir->path);
+        buf_append_format(
+            why,
+            "the log in %s belongs to another cluster than %s/meta: put back the files that belong "
+            "together",
+            dir->log_path, dir->path);
     else if (status == STATUS_WRONG_PROTOCOL)
-        buf_append_format(why, "the log in %s was written by another version of rondod: start that version once and "
-                               "stop it cleanly",
-                          dir->log_path);
+        buf_append_format(
+            why,
+            "the log in %s was written by another version of rondod: start that version once and "
+            "stop it cleanly",
+            dir->log_path);
     return status;
 }
 
-/* Makes a segment durable, at the end of the log (at_end) cut off at size. A mapping must not reach past the end of its
- * file, so the part that stays is mapped again. */
+/* Makes a segment durable, at the end of the log (at_end) cut off at size. A mapping must not reach past the
+ * end of its file, so the part that stays is mapped again. */
 static enum status log_keep(const struct data_dir *dir, struct log_file *file, bool at_end, uint64_t size,
                             struct buf *why)
 {
@@ -162,9 +153,8 @@ static enum status log_keep(const struct data_dir *dir, struct log_file *file, b
         log_unmap(file);
         if (ftruncate(descriptor, (off_t)size) != 0)
             error = errno;
-        void *bytes = size > 0 && error == 0
-                          ? mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, descriptor, 0)
-                          : NULL;
+        void *bytes =
+            size > 0 && error == 0 ? mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, descriptor, 0) : NULL;
         if (bytes == MAP_FAILED)
             error = errno;
         else if (bytes != NULL)
@@ -262,8 +252,10 @@ static enum status replay_flush(struct replay *replay, uint16_t shard)
     return STATUS_OK;
 }
 
-/* After damage the cold tier may hold a newer version than the log still does: a batch that is lost here was flushed. */
-static enum status replay_merge_cold(struct replay *replay, uint16_t slot, struct span key, struct span *record)
+/* After damage the cold tier may hold a newer version than the log still does: a batch that is lost here was
+ * flushed. */
+static enum status replay_merge_cold(struct replay *replay, uint16_t slot, struct span key,
+                                     struct span *record)
 {
     uint8_t prefix[COLD_KEY_PREFIX_BYTES];
     cold_key_prefix(key, slot, prefix);
@@ -298,7 +290,8 @@ static enum status replay_row(void *context, uint16_t slot, struct span key, str
         enum status status = replay_merge_cold(replay, slot, key, &record);
         if (status != STATUS_OK) {
             if (replay->why != NULL)
-                buf_append_format(replay->why, "cannot merge a row of the damaged log with the cold tier in %s: %s",
+                buf_append_format(replay->why,
+                                  "cannot merge a row of the damaged log with the cold tier in %s: %s",
                                   replay->dir->path, status_text(status));
             return status == STATUS_OVERLOADED ? STATUS_IO_ERROR : status;
         }
@@ -309,7 +302,8 @@ static enum status replay_row(void *context, uint16_t slot, struct span key, str
         status = replay_flush(replay, shard);
         if (status == STATUS_NOT_FOUND) {
             if (replay->why != NULL)
-                buf_append_text(replay->why, "--memory is too small for the rows in the log: give the node more");
+                buf_append_text(replay->why,
+                                "--memory is too small for the rows in the log: give the node more");
             return STATUS_TOO_LARGE;
         }
         if (status == STATUS_OK)
@@ -346,13 +340,15 @@ static enum status replay_retire_log(struct replay *replay)
     char *quarantine = files_join(dir->path, "quarantine");
     if (status == STATUS_OK)
         status = files_make_directory(quarantine, NULL, why);
-    /* The rows are safe by now: a crash from here on only makes the next start tell of the damage once more. */
+    /* The rows are safe by now: a crash from here on only makes the next start tell of the damage once
+     * more. */
     for (size_t i = 0; i < dir->file_count && status == STATUS_OK; i++) {
         uint64_t number = dir->files[i].number;
         if (!replay_damaged(dir->report, number))
             continue;
         char name[64];
-        (void)snprintf(name, sizeof(name), "%012llu-%lld.log", (unsigned long long)number, (long long)time(NULL));
+        (void)snprintf(name, sizeof(name), "%012llu-%lld.log", (unsigned long long)number,
+                       (long long)time(NULL));
         char *path = log_segment_path(dir, number);
         char *kept = files_join(quarantine, name);
         if (rename(path, kept) != 0)

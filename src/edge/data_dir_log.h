@@ -7,8 +7,9 @@
 /* Maps the segments and fills dir->report without replaying anything. Nothing is changed on the disk. */
 MUST_CHECK enum status data_dir_log_scan(struct data_dir *dir, struct buf *why);
 
-/* After the meta file says what the scan found: cuts the torn tail off, removes what lies past it, syncs what stays,
- * and sets dir->log and dir->bounds. A damaged log is left as it is until data_dir_recover has saved its rows. */
+/* After the meta file says what the scan found: cuts the torn tail off, removes what lies past it, syncs what
+ * stays, and sets dir->log and dir->bounds. A damaged log is left as it is until data_dir_recover has saved
+ * its rows. */
 MUST_CHECK enum status data_dir_log_adopt(struct data_dir *dir, struct buf *why);
 
 /* Unmaps; harmless when there is nothing. */

@@ -270,6 +270,127 @@ enum status files_empty_directory(const char *path, struct buf *why)
     return status;
 }
 
+/* ---- numbered segment files ----------------------------------------------------------------------------- */
+
+#define SEGMENT_NAME_DIGITS 12
+
+char *segment_file_path(const char *directory, uint64_t number)
+{
+    char name[32];
+    (void)snprintf(name, sizeof(name), "%0*llu.log", SEGMENT_NAME_DIGITS, (unsigned long long)number);
+    return files_join(directory, name);
+}
+
+uint64_t segment_file_number(const char *name)
+{
+    uint64_t number = 0;
+    if (strlen(name) != SEGMENT_NAME_DIGITS + 4 || strcmp(name + SEGMENT_NAME_DIGITS, ".log") != 0 ||
+        span_parse_u64(span_of(name, SEGMENT_NAME_DIGITS), &number) != STATUS_OK)
+        return 0;
+    return number;
+}
+
+/* Remembers an open file in place of the oldest. */
+static void segment_keep(struct segment_files *files, uint64_t number, int descriptor)
+{
+    size_t oldest = 0;
+    for (size_t i = 1; i < SEGMENT_FILES_OPEN_MAX; i++) {
+        if (files->open[i].number < files->open[oldest].number)
+            oldest = i;
+    }
+    if (files->open[oldest].number != 0)
+        (void)close(files->open[oldest].descriptor);
+    files->open[oldest].number = number;
+    files->open[oldest].descriptor = descriptor;
+}
+
+static void segment_forget(struct segment_files *files, uint64_t number)
+{
+    for (size_t i = 0; i < SEGMENT_FILES_OPEN_MAX; i++) {
+        if (files->open[i].number == number && number != 0) {
+            (void)close(files->open[i].descriptor);
+            files->open[i].number = 0;
+        }
+    }
+}
+
+int segment_files_get(struct segment_files *files, uint64_t number)
+{
+    for (size_t i = 0; i < SEGMENT_FILES_OPEN_MAX; i++) {
+        if (files->open[i].number == number)
+            return files->open[i].descriptor;
+    }
+    char *path = segment_file_path(files->directory, number);
+    int descriptor = open(path, O_WRONLY | O_CLOEXEC);
+    int error = errno;
+    free(path);
+    if (descriptor >= 0)
+        segment_keep(files, number, descriptor);
+    errno = error;
+    return descriptor;
+}
+
+/* The directory's sync, as an errno. */
+static int segment_sync_names(const struct segment_files *files)
+{
+    return files_sync_directory(files->directory, NULL) == STATUS_OK ? 0 : EIO;
+}
+
+int segment_files_create(struct segment_files *files, uint64_t number, uint64_t size)
+{
+    char *path = segment_file_path(files->directory, number);
+    int error = 0;
+    int descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (descriptor < 0) {
+        error = errno;
+    } else {
+        error = posix_fallocate(descriptor, 0, (off_t)size);
+        if (error == 0 && fsync(descriptor) != 0)
+            error = errno;
+        if (error == 0)
+            error = segment_sync_names(files);
+        if (error == 0) {
+            segment_keep(files, number, descriptor);
+        } else {
+            (void)close(descriptor);
+            (void)unlink(path);
+        }
+    }
+    free(path);
+    return error;
+}
+
+int segment_files_rename(struct segment_files *files, uint64_t number_old, uint64_t number)
+{
+    char *path_old = segment_file_path(files->directory, number_old);
+    char *path = segment_file_path(files->directory, number);
+    segment_forget(files, number_old);
+    int error = rename(path_old, path) != 0 ? errno : segment_sync_names(files);
+    free(path_old);
+    free(path);
+    return error;
+}
+
+int segment_files_remove(struct segment_files *files, uint64_t number)
+{
+    char *path = segment_file_path(files->directory, number);
+    segment_forget(files, number);
+    int error = unlink(path) != 0 && errno != ENOENT ? errno : segment_sync_names(files);
+    free(path);
+    return error;
+}
+
+void segment_files_close(struct segment_files *files)
+{
+    for (size_t i = 0; i < SEGMENT_FILES_OPEN_MAX; i++) {
+        if (files->open[i].number != 0)
+            (void)close(files->open[i].descriptor);
+        files->open[i].number = 0;
+    }
+}
+
+/* ---- chance --------------------------------------------------------------------------------------------- */
+
 uint64_t files_random(void)
 {
     uint64_t number = 0;

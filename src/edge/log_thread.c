@@ -1,13 +1,13 @@
 /* The node's log thread.
  *
- * Shards append to a queue of plain bytes under a short lock; the thread swaps the queue with an empty one, frames
- * what it took through the log writer, and carries out one IO at a time. Because it looks at the queue again between
- * any two IOs, all that came during a sync goes into the next write: group commit without a timer. */
+ * Shards append to a queue of plain bytes under a short lock; the thread swaps the queue with an empty one,
+ * frames what it took through the log writer, and carries out one IO at a time. Because it looks at the queue
+ * again between any two IOs, all that came during a sync goes into the next write: group commit without a
+ * timer. */
 #include "edge/log_thread.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,8 @@
 #include "edge/files.h"
 #include "store/log_writer.h"
 
-/* Bytes framed at once: what one write takes. Twice this and two of the largest payloads bound the writer's memory. */
+/* Bytes framed at once: what one write takes. Twice this and two of the largest payloads bound the writer's
+ * memory. */
 #define LOG_PENDING_BYTES_MAX ((uint64_t)8 << 20)
 #define LOG_MEMORY_BYTES_MAX (4 * (size_t)LOG_PAYLOAD_BYTES_MAX + 4 * (size_t)LOG_PENDING_BYTES_MAX)
 
@@ -27,9 +28,6 @@
 
 /* A queue larger than this is given back to the system once it is empty. */
 #define LOG_QUEUE_KEEP_BYTES ((size_t)1 << 20)
-
-/* Segments held open: the one written to, the one before it, and the next. */
-#define LOG_FILES_MAX 4
 
 /* A batch in the queue; its payload follows. Never leaves memory, so it may be a plain struct. */
 struct log_queued {
@@ -44,11 +42,6 @@ struct log_queue {
     uint8_t *data;
     size_t size;
     size_t capacity;
-};
-
-struct log_file_open {
-    uint64_t segment; /* 0 = free */
-    int descriptor;
 };
 
 struct log_thread {
@@ -75,10 +68,10 @@ struct log_thread {
     struct log_queue taken;
     size_t taken_at;
     uint64_t reported[SHARDS_MAX];
-    struct log_file_open files[LOG_FILES_MAX];
-    bool marked;           /* the idle marker was written since the last batch */
-    bool unsynced;         /* interval: something was written since the last sync was asked */
-    bool stop_asked;       /* the last sync and mark were asked for */
+    struct segment_files files;
+    bool marked;     /* the idle marker was written since the last batch */
+    bool unsynced;   /* interval: something was written since the last sync was asked */
+    bool stop_asked; /* the last sync and mark were asked for */
     bool stopped_clean;
     uint64_t idle_since_us;
     uint64_t sync_due_us;  /* interval; 0 = nothing to sync */
@@ -92,135 +85,31 @@ static uint64_t log_clock_us(void)
     return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------- */
+/* ---- one IO ---------------------------------------------------------------------------------------------- */
 
-static void log_path(const struct log_thread *log, uint64_t segment, char *path, size_t size)
-{
-    int written = snprintf(path, size, "%s/%012llu.log", log->directory, (unsigned long long)segment);
-    assert(written > 0 && (size_t)written < size);
-}
+static const char *const log_io_names[] = {
+    [LOG_IO_CREATE] = "create", [LOG_IO_RECYCLE] = "rename into", [LOG_IO_WRITE] = "write",
+    [LOG_IO_SYNC] = "sync",     [LOG_IO_DELETE] = "delete",
+};
 
-static size_t log_path_size(const struct log_thread *log)
-{
-    return strlen(log->directory) + 32;
-}
-
-static void log_file_close(struct log_thread *log, uint64_t segment)
-{
-    for (size_t i = 0; i < LOG_FILES_MAX; i++) {
-        if (log->files[i].segment == segment) {
-            (void)close(log->files[i].descriptor);
-            log->files[i].segment = 0;
-        }
-    }
-}
-
-/* Remembers an open file in place of the oldest. */
-static void log_file_keep(struct log_thread *log, uint64_t segment, int descriptor)
-{
-    size_t oldest = 0;
-    for (size_t i = 1; i < LOG_FILES_MAX; i++) {
-        if (log->files[i].segment < log->files[oldest].segment)
-            oldest = i;
-    }
-    if (log->files[oldest].segment != 0)
-        (void)close(log->files[oldest].descriptor);
-    log->files[oldest] = (struct log_file_open){.segment = segment, .descriptor = descriptor};
-}
-
-/* The segment's descriptor, or -1 with errno. */
-static int log_file_get(struct log_thread *log, uint64_t segment)
-{
-    for (size_t i = 0; i < LOG_FILES_MAX; i++) {
-        if (log->files[i].segment == segment)
-            return log->files[i].descriptor;
-    }
-    char path[log_path_size(log)];
-    log_path(log, segment, path, sizeof(path));
-    int descriptor = open(path, O_WRONLY | O_CLOEXEC);
-    if (descriptor >= 0)
-        log_file_keep(log, segment, descriptor);
-    return descriptor;
-}
-
-/* Returns 0 or an errno. After an error the file is gone. */
-static int log_io_create(struct log_thread *log, const struct log_io *io)
-{
-    char path[log_path_size(log)];
-    log_path(log, io->segment, path, sizeof(path));
-    int descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (descriptor < 0)
-        return errno;
-    int error = posix_fallocate(descriptor, 0, (off_t)io->size);
-    if (error == 0 && fsync(descriptor) != 0)
-        error = errno;
-    if (error == 0 && files_sync_directory(log->directory, NULL) != STATUS_OK)
-        error = EIO;
-    if (error != 0) {
-        (void)close(descriptor);
-        (void)unlink(path);
-        return error;
-    }
-    log_file_keep(log, io->segment, descriptor);
-    return 0;
-}
-
-static int log_io_recycle(struct log_thread *log, const struct log_io *io)
-{
-    char path_old[log_path_size(log)];
-    char path[log_path_size(log)];
-    log_path(log, io->segment_old, path_old, sizeof(path_old));
-    log_path(log, io->segment, path, sizeof(path));
-    log_file_close(log, io->segment_old);
-    if (rename(path_old, path) != 0)
-        return errno;
-    return files_sync_directory(log->directory, NULL) == STATUS_OK ? 0 : EIO;
-}
-
-static int log_io_delete(struct log_thread *log, const struct log_io *io)
-{
-    char path[log_path_size(log)];
-    log_path(log, io->segment, path, sizeof(path));
-    log_file_close(log, io->segment);
-    if (unlink(path) != 0 && errno != ENOENT)
-        return errno;
-    return files_sync_directory(log->directory, NULL) == STATUS_OK ? 0 : EIO;
-}
-
-static const char *log_io_name(enum log_io_kind kind)
-{
-    switch (kind) {
-    case LOG_IO_CREATE:
-        return "create";
-    case LOG_IO_RECYCLE:
-        return "rename into";
-    case LOG_IO_WRITE:
-        return "write";
-    case LOG_IO_SYNC:
-        return "sync";
-    case LOG_IO_DELETE:
-        return "delete";
-    }
-    return "use";
-}
-
+/* Returns 0 or an errno. */
 static int log_io_run(struct log_thread *log, const struct log_io *io)
 {
     int descriptor;
     switch (io->kind) {
     case LOG_IO_CREATE:
-        return log_io_create(log, io);
+        return segment_files_create(&log->files, io->segment, io->size);
     case LOG_IO_RECYCLE:
-        return log_io_recycle(log, io);
+        return segment_files_rename(&log->files, io->segment_old, io->segment);
     case LOG_IO_DELETE:
-        return log_io_delete(log, io);
+        return segment_files_remove(&log->files, io->segment);
     case LOG_IO_WRITE:
-        descriptor = log_file_get(log, io->segment);
+        descriptor = segment_files_get(&log->files, io->segment);
         if (descriptor < 0)
             return errno;
         return files_write_at(descriptor, io->bytes.data, io->bytes.size, (off_t)io->offset);
     case LOG_IO_SYNC:
-        descriptor = log_file_get(log, io->segment);
+        descriptor = segment_files_get(&log->files, io->segment);
         if (descriptor < 0)
             return errno;
         return fdatasync(descriptor) == 0 ? 0 : errno;
@@ -240,8 +129,8 @@ static void log_fatal(struct log_thread *log, const char *text)
         log->options.fatal(log->options.context, text);
 }
 
-/* The two reasons for "full" are one to the shards. Called with the lock held, so that they hear of changes in the
- * order in which they happened. */
+/* The two reasons for "full" are one to the shards. Called with the lock held, so that they hear of changes
+ * in the order in which they happened. */
 static void log_full_set(struct log_thread *log, bool queue_full, bool disk_full)
 {
     bool before = log->queue_full || log->disk_full;
@@ -291,13 +180,16 @@ static bool log_perform(struct log_thread *log, const struct log_io *io)
         log->retry_due_us = log_clock_us() + LOG_FULL_RETRY_MS * 1000u;
         return true;
     }
-    char path[log_path_size(log)];
+    char *path = segment_file_path(log->directory, segment);
     char reason[128];
-    char text[sizeof(path) + sizeof(reason) + 64];
-    log_path(log, segment, path, sizeof(path));
-    (void)snprintf(text, sizeof(text), "cannot %s the log %s: %s", log_io_name(kind), path,
-                   strerror_r(error, reason, sizeof(reason)));
-    log_fatal(log, text);
+    struct buf text;
+    buf_init(&text, &log->alloc);
+    buf_append_format(&text, "cannot %s the log %s: %s", log_io_names[kind], path,
+                      strerror_r(error, reason, sizeof(reason)));
+    buf_put_u8(&text, 0);
+    free(path);
+    log_fatal(log, text.failed ? "cannot write the log" : (const char *)text.data);
+    buf_free(&text);
     return false;
 }
 
@@ -372,10 +264,12 @@ static uint64_t log_deadline_us(const struct log_thread *log)
     return deadline;
 }
 
-/* Whether something waits that can be taken: the queue only once what was taken before is framed. The lock is held. */
+/* Whether something waits that can be taken: the queue only once what was taken before is framed. The lock is
+ * held. */
 static bool log_has_news(const struct log_thread *log)
 {
-    return (log->queue.size > 0 && log->taken_at == log->taken.size) || log->flushed_changed || (log->stopping && !log->stop_asked);
+    return (log->queue.size > 0 && log->taken_at == log->taken.size) || log->flushed_changed ||
+           (log->stopping && !log->stop_asked);
 }
 
 /* Takes what came, sleeping first (until a deadline) if there is nothing to do. */
@@ -442,15 +336,16 @@ static void log_timers(struct log_thread *log)
         log->marked = false;
         log_writer_sync(&log->writer);
     }
-    if (idle && !log->marked && log->idle_since_us != 0 && now_us >= log->idle_since_us + LOG_IDLE_MS * 1000u) {
+    if (idle && !log->marked && log->idle_since_us != 0 &&
+        now_us >= log->idle_since_us + LOG_IDLE_MS * 1000u) {
         /* Out of memory is no harm here: the marker only helps to tell damage from a torn tail. */
         (void)!log_writer_mark(&log->writer);
         log->marked = true;
     }
 }
 
-/* What a stop still wants once everything is written: a sync, then the marker, then a sync of the marker. True when
- * there is nothing left to do. */
+/* What a stop still wants once everything is written: a sync, then the marker, then a sync of the marker.
+ * True when there is nothing left to do. */
 static bool log_finish(struct log_thread *log, unsigned *step)
 {
     switch ((*step)++) {
@@ -534,10 +429,7 @@ static enum status log_writer_begin(struct log_thread *log, struct buf *why)
 
 static void log_free(struct log_thread *log)
 {
-    for (size_t i = 0; i < LOG_FILES_MAX; i++) {
-        if (log->files[i].segment != 0)
-            (void)close(log->files[i].descriptor);
-    }
+    segment_files_close(&log->files);
     log_writer_free(&log->writer);
     pthread_cond_destroy(&log->wake);
     pthread_mutex_destroy(&log->lock);
@@ -547,7 +439,8 @@ static void log_free(struct log_thread *log)
     free(log);
 }
 
-enum status log_thread_start(const struct log_thread_options *options, struct log_thread **out, struct buf *why)
+enum status log_thread_start(const struct log_thread_options *options, struct log_thread **out,
+                             struct buf *why)
 {
     assert(options->shards >= 1 && options->shards <= SHARDS_MAX);
     assert(options->durable != NULL && options->full != NULL && options->fatal != NULL);
@@ -563,6 +456,7 @@ enum status log_thread_start(const struct log_thread_options *options, struct lo
         return STATUS_OVERLOADED;
     }
     log->options.directory = NULL;
+    log->files.directory = log->directory;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -599,12 +493,15 @@ static bool log_queue_reserve(struct log_queue *queue, size_t size)
     return true;
 }
 
-void log_thread_append(struct log_thread *log, uint16_t shard, uint64_t sequence, uint32_t entries, bool has_bounds,
-                       struct span payload)
+void log_thread_append(struct log_thread *log, uint16_t shard, uint64_t sequence, uint32_t entries,
+                       bool has_bounds, struct span payload)
 {
     assert(shard < log->options.shards);
     assert(sequence > LOG_SEQUENCE_INHERITED);
-    struct log_queued head = {.sequence = sequence, .size = payload.size, .entries = entries, .shard = shard,
+    struct log_queued head = {.sequence = sequence,
+                              .size = payload.size,
+                              .entries = entries,
+                              .shard = shard,
                               .has_bounds = has_bounds};
     size_t size = sizeof(head) + payload.size;
     pthread_mutex_lock(&log->lock);

@@ -1,9 +1,10 @@
 /* The node's log thread: the world around the pure log writer (store/log_writer.h).
  *
- * Shards hand over batches from their own threads and never wait for the disk; this thread takes everything that is
- * waiting, writes it with one write and syncs it once (group commit), then says what is durable. Segments are
- * preallocated files, recycled by renaming once everything in them is in the cold tier. A failed sync ends the
- * process (the pages that failed may be gone: a second try would succeed and lie), a full disk does not. */
+ * Shards hand over batches from their own threads and never wait for the disk; this thread takes everything
+ * that is waiting, writes it with one write and syncs it once (group commit), then says what is durable.
+ * Segments are preallocated files, recycled by renaming once everything in them is in the cold tier. A failed
+ * sync ends the process (the pages that failed may be gone: a second try would succeed and lie), a full disk
+ * does not. */
 #ifndef RONDO_EDGE_LOG_THREAD_H
 #define RONDO_EDGE_LOG_THREAD_H
 
@@ -11,7 +12,8 @@
 
 struct log_thread;
 
-/* Where recovery left the log. Everything in it is synced; the file of end.segment is cut off at end.offset. */
+/* Where recovery left the log. Everything in it is synced; the file of end.segment is cut off at
+ * end.offset. */
 struct log_resume {
     uint64_t segment_next;
     uint64_t batch_next;
@@ -46,7 +48,8 @@ struct log_thread_options {
     uint16_t shards;
     uint64_t segment_bytes; /* 0 = LOG_SEGMENT_BYTES_DEFAULT; a larger batch gets a larger segment */
     void *context;
-    /* Called on the log thread (full(true) also on an appending one); they must not call back into the log. */
+    /* Called on the log thread (full(true) also on an appending one); they must not call back into the
+     * log. */
     void (*durable)(void *context, uint16_t shard,
                     uint64_t sequence); /* batches of the shard up to sequence */
     void (*full)(void *context, bool full);
@@ -57,8 +60,8 @@ struct log_thread_options {
 MUST_CHECK enum status log_thread_start(const struct log_thread_options *options, struct log_thread **log,
                                         struct buf *why);
 
-/* Queues one batch, copied; from any thread. The batches of one shard come in the order of their sequences. Ends in
- * durable(), or in fatal(). */
+/* Queues one batch, copied; from any thread. The batches of one shard come in the order of their sequences.
+ * Ends in durable(), or in fatal(). */
 void log_thread_append(struct log_thread *log, uint16_t shard, uint64_t sequence, uint32_t entries,
                        bool has_bounds, struct span payload);
 
@@ -76,8 +79,8 @@ struct log_thread_stats {
 };
 void log_thread_stats(struct log_thread *log, struct log_thread_stats *stats);
 
-/* Writes and syncs everything that is queued (in every mode), writes the final marker, joins and frees. No append
- * may run or follow. OK only if all of it is on the disk. */
+/* Writes and syncs everything that is queued (in every mode), writes the final marker, joins and frees. No
+ * append may run or follow. OK only if all of it is on the disk. */
 MUST_CHECK enum status log_thread_stop(struct log_thread *log);
 
 #endif

@@ -82,7 +82,7 @@ static void fire(struct loop *loop, struct timer *timer)
         push_to_all(loop, INBOX_CLOSE);
         return;
     }
-    assert(!"a timer of unknown kind");
+    assert(0 && "a timer of unknown kind");
 }
 
 static void on_timer(uv_timer_t *handle);
@@ -235,7 +235,7 @@ static void receive(struct loop *loop, const struct inbox_message *message)
         close_loop(loop);
         return;
     }
-    assert(!"a message of unknown kind");
+    assert(0 && "a message of unknown kind");
 }
 
 static void on_wake(uv_async_t *handle)

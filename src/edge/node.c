@@ -2,6 +2,7 @@
 #include "edge/node.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,11 +57,24 @@ static size_t connection_bytes(const struct node_options *options)
     return bytes < options->memory_bytes / 4 ? bytes : options->memory_bytes / 4;
 }
 
+/* As --durability takes it. */
+static void describe_durability(const struct node_options *options, char *text, size_t size)
+{
+    if (options->durability == DURABILITY_INTERVAL)
+        (void)snprintf(text, size, "interval:%" PRIu32, options->durability_interval_ms);
+    else
+        span_copy_text(span_of_text(options->durability == DURABILITY_ALWAYS ? "always" : "os"), text, size);
+}
+
 static enum status make_shards(struct node *node)
 {
     const struct node_options *options = node->options;
     size_t connections = connection_bytes(options);
     node->buffer_bytes = connections / options->shards;
+    struct cold_stats cold;
+    cold_stats(options->dir->cold, &cold);
+    char durability[32];
+    describe_durability(options, durability, sizeof durability);
     for (uint16_t i = 0; i < options->shards; i++) {
         const struct shard_options shard_options = {
             .shard = i,
@@ -76,7 +90,9 @@ static enum status make_shards(struct node *node)
             .clock_skew_max_ms = options->clock_skew_max_ms,
             .request_timeout_ms = options->request_timeout_ms,
             .cold_empty = cold_empty(options->dir->cold),
+            .cold_keys = cold.keys_estimate / options->shards,
             .durability_always = options->durability == DURABILITY_ALWAYS,
+            .durability = span_of_text(durability),
             .seed = hash_mix_u64(options->seed + i),
             .now = clock_read(),
             .started_wall_ms = options->started_wall_ms,

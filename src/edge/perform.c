@@ -63,7 +63,7 @@ static void perform_effect(struct loop *loop, const struct effect *effect)
     case EFFECT_STOP:
         say_and_exit(loop->number, effect->bytes);
     }
-    assert(!"an effect of unknown kind");
+    assert(0 && "an effect of unknown kind");
 }
 
 void perform_effects(struct loop *loop)

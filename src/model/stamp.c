@@ -116,9 +116,19 @@ void hlc_init(struct hlc *hlc, uint64_t actor, uint64_t skew_max_ms, struct hlc_
     };
 }
 
+/* The two registers never make the same time, whichever way real time and they move: an ordinary time is even, a
+ * far-future one is odd. */
+#define FUTURE_BIT 1u
+
+/* Past this there is no room left for bounds ahead of a stamp. */
+#define FUTURE_TIME_MAX ((STAMP_MS_MAX - 2 * FUTURE_LEAD_MS) << 16)
+
 static enum status stamp_far_future(struct hlc *hlc, uint64_t above, uint64_t *time)
 {
-    uint64_t candidate = max_u64(above, hlc->future_last) + 1;
+    uint64_t highest = max_u64(above, hlc->future_last);
+    if (highest >= FUTURE_TIME_MAX)
+        return STATUS_CLOCK_SKEW;
+    uint64_t candidate = (highest + 1) | FUTURE_BIT;
     if (candidate > hlc->durable.future) {
         hlc->wanted.future = max_u64(hlc->wanted.future, candidate);
         return STATUS_WAIT;
@@ -135,16 +145,10 @@ enum status hlc_stamp(struct hlc *hlc, uint64_t now_ms, struct stamp above, stru
     hlc->start_ms = 0;
     uint64_t near_max = (now_ms + hlc->skew_max_ms) << 16 | 0xffff;
     stamp->actor = hlc->actor;
-    /* The highest time is its own ceiling: a stamp there can be equalled, never exceeded. */
-    if (above.time >= STAMP_MS_MAX << 16)
-        return STATUS_CLOCK_SKEW;
     if (above.time > near_max && above.time > hlc->last)
         return stamp_far_future(hlc, above.time, &stamp->time);
-    /* Real time has come near the far-future register: from here on one register serves both, or an ordinary
-     * stamp could repeat a far-future one. */
-    if (hlc->future_last <= max_u64(near_max, hlc->last))
-        hlc->last = max_u64(hlc->last, hlc->future_last);
     uint64_t candidate = max_u64(now_ms << 16, max_u64(hlc->last, above.time) + 1);
+    candidate += candidate & FUTURE_BIT;
     if (candidate > hlc->durable.bound) {
         hlc->wanted.bound = max_u64(hlc->wanted.bound, candidate);
         return STATUS_WAIT;

@@ -7,7 +7,8 @@
  *  - never far from real time: the bound is raised to at most ahead_ms past the clock, and stamps seen in
  *    records advance it only within skew_max_ms of the local clock;
  *  - above every stamp seen for the key, even one from the far future (a clock that was wrong for a while):
- *    those use a second, separately persisted register, so that the ordinary clock stays near real time.
+ *    those use a second, separately persisted register, so that the ordinary clock stays near real time. The
+ *    lowest bit of the counter says which register made a stamp (1 = the second), so the two never meet.
  * Method: Kulkarni et al., "Logical Physical Clocks", 2014. */
 #ifndef RONDO_MODEL_STAMP_H
 #define RONDO_MODEL_STAMP_H
@@ -73,7 +74,8 @@ struct hlc {
 void hlc_init(struct hlc *hlc, uint64_t actor, uint64_t skew_max_ms, struct hlc_bounds recovered);
 
 /* A stamp above `above` (a stamp_none stamp for no constraint) and above all handed out before. WAIT: a higher
- * bound must be persisted first (hlc_wants_bounds then says which), or real time must pass start_ms. */
+ * bound must be persisted first (hlc_wants_bounds then says which), or real time must pass start_ms. CLOCK_SKEW:
+ * `above` is so close to the end of time that nothing can be stamped above it. */
 MUST_CHECK enum status hlc_stamp(struct hlc *hlc, uint64_t now_ms, struct stamp above, struct stamp *stamp);
 
 /* A stamp was seen in a record or answer: advances the clock, within skew_max_ms of now_ms only. */

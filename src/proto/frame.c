@@ -109,12 +109,14 @@ static uint16_t read_slot(struct reader *reader)
     return slot;
 }
 
-/* A record inside a frame must be canonical: what is stored must be byte-identical everywhere. */
+/* A record inside a frame must be canonical: what is stored must be byte-identical everywhere. Its value is bounded,
+ * so that every merge with it fits every frame. */
 static struct span read_record(struct reader *reader, bool may_be_empty)
 {
     struct span bytes = reader_long(reader);
     struct record record;
-    if (record_parse(bytes, &record) != STATUS_OK || (bytes.size == 0 && !may_be_empty))
+    if (record_parse(bytes, &record) != STATUS_OK || (bytes.size == 0 && !may_be_empty) ||
+        record.value.size > VALUE_BYTES_MAX_HARD)
         reader->failed = true;
     return bytes;
 }

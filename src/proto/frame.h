@@ -174,7 +174,10 @@ MUST_CHECK enum status frame_read_exec(const struct frame *frame, uint16_t *slot
 void frame_put_exec_done(struct buf *buf, struct frame_head head, const struct result *result);
 MUST_CHECK enum status frame_read_exec_done(const struct frame *frame, struct result *result);
 
-/* A whole frame that node sent, for the sibling that it is about. */
+/* The largest frame that can be passed on inside another; those that nodes have reason to send are smaller. */
+#define FRAME_PASSED_BYTES_MAX (FRAME_BYTES_MAX - FRAME_HEADER_BYTES - 8u)
+
+/* A whole frame that node sent, for the sibling that it is about; of at most FRAME_PASSED_BYTES_MAX. */
 void frame_put_passed(struct buf *buf, struct frame_head head, uint64_t node, struct span frame);
 MUST_CHECK enum status frame_read_passed(const struct frame *frame, uint64_t *node, struct frame *passed);
 

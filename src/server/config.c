@@ -20,7 +20,8 @@ static const struct {
 } config_keys[CONFIG_KEY_COUNT] = {
     [CONFIG_NAME] = {"name", NULL, "n1"},
     [CONFIG_DATA] = {"data", "./rondo-data", "/var/lib/rondo"},
-    [CONFIG_INITIAL_CLUSTER] = {"initial-cluster", NULL, "n1=127.0.0.1:7381,n2=127.0.0.1:7391,n3=127.0.0.1:7401"},
+    [CONFIG_INITIAL_CLUSTER] = {"initial-cluster", NULL,
+                                "n1=127.0.0.1:7381,n2=127.0.0.1:7391,n3=127.0.0.1:7401"},
     [CONFIG_RESP] = {"resp", "127.0.0.1:7379", "127.0.0.1:7379"},
     [CONFIG_HTTP] = {"http", "127.0.0.1:7380", "127.0.0.1:7380"},
     [CONFIG_PEER] = {"peer", NULL, "127.0.0.1:7381"},
@@ -92,7 +93,7 @@ struct config_file {
     const char *path;
     const char *at; /* rest of the text */
     unsigned line;
-    bool continued; /* the line is indented: it goes on with the value before */
+    bool continued;                    /* the line is indented: it goes on with the value before */
     unsigned set_at[CONFIG_KEY_COUNT]; /* line of this file that set it; 0 = none */
     enum status status;
     struct buf *why;
@@ -115,8 +116,9 @@ static char *file_read_line(char *line, int size, void *context)
     file->line++;
     if (length > CONFIG_LINE_BYTES_MAX || length + 2 > (size_t)size) {
         file_fail(file);
-        buf_append_format(file->why, "the line is longer than %d bytes; end it with a comma and go on, indented, on the "
-                                     "next line",
+        buf_append_format(file->why,
+                          "the line is longer than %d bytes; end it with a comma and go on, indented, on the "
+                          "next line",
                           CONFIG_LINE_BYTES_MAX);
         return NULL;
     }
@@ -191,8 +193,9 @@ static enum status config_read_file(struct config *config, const char *path, str
             int line = ini_parse_stream(file_read_line, &file, file_value, &file);
             status = file.status;
             if (status == STATUS_OK && line != 0) {
-                buf_append_format(why, "%s:%d: this is not a setting; write NAME = VALUE, for example resp = "
-                                       "127.0.0.1:7379",
+                buf_append_format(why,
+                                  "%s:%d: this is not a setting; write NAME = VALUE, for example resp = "
+                                  "127.0.0.1:7379",
                                   path, line);
                 status = STATUS_BAD_REQUEST;
             }
@@ -213,8 +216,8 @@ struct config_flags {
 };
 
 /* The value of the flag at hand: after '=', or the next argument. */
-static enum status flags_value(struct config_flags *flags, const char *name, const char *equals, const char *example,
-                               const char **value, struct buf *why)
+static enum status flags_value(struct config_flags *flags, const char *name, const char *equals,
+                               const char *example, const char **value, struct buf *why)
 {
     if (equals != NULL) {
         *value = equals + 1;
@@ -234,8 +237,9 @@ static enum status flags_one(struct config *config, struct config_flags *flags, 
     if (strcmp(argument, "-h") == 0)
         argument = "--help";
     if (strncmp(argument, "--", 2) != 0 || argument[2] == '\0') {
-        buf_append_format(why, "unexpected \"%s\": every setting is a flag that begins with --; rondod --help lists them",
-                          argument);
+        buf_append_format(
+            why, "unexpected \"%s\": every setting is a flag that begins with --; rondod --help lists them",
+            argument);
         return STATUS_BAD_REQUEST;
     }
     const char *equals = strchr(argument, '=');
@@ -249,7 +253,9 @@ static enum status flags_one(struct config *config, struct config_flags *flags, 
     name[size] = '\0';
 
     if (strcmp(name, "help") == 0 || strcmp(name, "version") == 0 || strcmp(name, "print-config") == 0) {
-        enum config_action action = name[0] == 'h' ? CONFIG_HELP : name[0] == 'v' ? CONFIG_VERSION : CONFIG_PRINT;
+        enum config_action action = name[0] == 'h'   ? CONFIG_HELP
+                                    : name[0] == 'v' ? CONFIG_VERSION
+                                                     : CONFIG_PRINT;
         if (config->action != CONFIG_HELP && config->action != CONFIG_VERSION)
             config->action = action;
         return STATUS_OK;
@@ -276,11 +282,13 @@ static enum status flags_one(struct config *config, struct config_flags *flags, 
 
 /* ---- values --------------------------------------------------------------------------------------------- */
 
-static struct config_source source_of(const struct config *config, enum config_key key, char *where, size_t size)
+static struct config_source source_of(const struct config *config, enum config_key key, char *where,
+                                      size_t size)
 {
     const struct config_setting *setting = &config->settings[key];
     bool flag = setting->origin[0] == '-';
-    (void)snprintf(where, size, "%s%s%s", setting->origin, flag ? "" : ": ", flag ? "" : config_keys[key].name);
+    (void)snprintf(where, size, "%s%s%s", setting->origin, flag ? "" : ": ",
+                   flag ? "" : config_keys[key].name);
     return (struct config_source){.where = where, .text = setting->text};
 }
 
@@ -320,9 +328,11 @@ static enum status config_numbers(struct config *config, struct buf *why)
         status = config_text_durability(source_of(config, CONFIG_DURABILITY, where, sizeof(where)),
                                         &config->durability, &config->durability_interval_ms, why);
     if (status == STATUS_OK)
-        status = config_text_level(source_of(config, CONFIG_LOG_LEVEL, where, sizeof(where)), &config->say_level, why);
+        status = config_text_level(source_of(config, CONFIG_LOG_LEVEL, where, sizeof(where)),
+                                   &config->say_level, why);
     if (status == STATUS_OK)
-        status = config_text_bool(source_of(config, CONFIG_INSECURE, where, sizeof(where)), &config->insecure, why);
+        status = config_text_bool(source_of(config, CONFIG_INSECURE, where, sizeof(where)), &config->insecure,
+                                  why);
     return status;
 }
 
@@ -336,7 +346,8 @@ static enum status config_members(struct config *config, struct ring_member *sel
     char where[1024];
     struct config_source source = source_of(config, CONFIG_INITIAL_CLUSTER, where, sizeof(where));
     config->member_text = text_copy(setting->text);
-    enum status status = config_text_members(source, config->member_text, &config->members, &config->member_count, why);
+    enum status status =
+        config_text_members(source, config->member_text, &config->members, &config->member_count, why);
     if (status != STATUS_OK)
         return status;
     if (config->name == NULL) {
@@ -355,7 +366,8 @@ static enum status config_members(struct config *config, struct ring_member *sel
     return STATUS_BAD_REQUEST;
 }
 
-/* An address that clients can use: the bound one, or, bound to every interface, this node's host in the cluster. */
+/* An address that clients can use: the bound one, or, bound to every interface, this node's host in the
+ * cluster. */
 static const char *config_advertise(const char *bound, const struct ring_member *self, char **kept)
 {
     if (!config_address_any(bound) || self->name.size == 0)
@@ -376,7 +388,8 @@ static enum status config_addresses(struct config *config, const struct ring_mem
     static const enum config_key keys[] = {CONFIG_RESP, CONFIG_HTTP, CONFIG_PEER};
     if (config->settings[CONFIG_PEER].text == NULL) {
         if (self->name.size > 0)
-            setting_set(&config->settings[CONFIG_PEER], (const char *)self->peer_address.data, "--initial-cluster");
+            setting_set(&config->settings[CONFIG_PEER], (const char *)self->peer_address.data,
+                        "--initial-cluster");
         else
             setting_set(&config->settings[CONFIG_PEER], "127.0.0.1:7381", "default");
     }
@@ -388,17 +401,18 @@ static enum status config_addresses(struct config *config, const struct ring_mem
             return status;
         if (!config->insecure && !config_address_loopback(source.text)) {
             struct span host = config_address_host(source.text);
-            buf_append_format(why,
-                              "%s would listen on %.*s where anybody on the network could read and write; Rondo has no "
-                              "authentication yet: bind a loopback address, or pass --insecure if the network is "
-                              "private",
-                              where, (int)host.size, (const char *)host.data);
+            buf_append_format(
+                why,
+                "%s would listen on %.*s where anybody on the network could read and write; Rondo has no "
+                "authentication yet: bind a loopback address, or pass --insecure if the network is "
+                "private",
+                where, (int)host.size, (const char *)host.data);
             return STATUS_BAD_REQUEST;
         }
         for (size_t j = 0; j < i; j++) {
             if (strcmp(source.text, config->settings[keys[j]].text) == 0) {
-                buf_append_format(why, "--%s and --%s are both %s: give each its own port", config_keys[keys[j]].name,
-                                  config_keys[keys[i]].name, source.text);
+                buf_append_format(why, "--%s and --%s are both %s: give each its own port",
+                                  config_keys[keys[j]].name, config_keys[keys[i]].name, source.text);
                 return STATUS_BAD_REQUEST;
             }
         }
@@ -429,8 +443,8 @@ static enum status config_values(struct config *config, struct buf *why)
         config->members = calloc(1, sizeof(*config->members));
         if (config->members == NULL)
             return STATUS_OVERLOADED;
-        config->members[0] =
-            ring_member_of(span_of_text(config->name != NULL ? config->name : "n1"), span_of_text(config->peer));
+        config->members[0] = ring_member_of(span_of_text(config->name != NULL ? config->name : "n1"),
+                                            span_of_text(config->peer));
         config->member_count = 1;
     }
     return status;
@@ -438,7 +452,8 @@ static enum status config_values(struct config *config, struct buf *why)
 
 /* ---- the interface -------------------------------------------------------------------------------------- */
 
-enum status config_parse(struct config *config, int argc, const char *const *argv, unsigned cores, struct buf *why)
+enum status config_parse(struct config *config, int argc, const char *const *argv, unsigned cores,
+                         struct buf *why)
 {
     *config = (struct config){.action = CONFIG_RUN};
     for (size_t key = 0; key < CONFIG_KEY_COUNT; key++) {

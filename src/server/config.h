@@ -66,7 +66,7 @@ struct config {
     struct ring_member *members; /* of --initial-cluster; a single one without it */
     uint16_t member_count;
     bool initial_given;
-    char *member_text;      /* what members points into */
+    char *member_text; /* what members points into */
     char *advertise_text[2];
     uint16_t shards;
     enum durability_mode durability;
@@ -81,8 +81,9 @@ struct config {
     bool insecure;
 };
 
-/* Reads the flags (argv without the program's name) and the file they name. cores: the machine's, for the default of
- * --shards. On any error *why has one sentence that says what to do. config_free is due in every case. */
+/* Reads the flags (argv without the program's name) and the file they name. cores: the machine's, for the
+ * default of --shards. On any error *why has one sentence that says what to do. config_free is due in every
+ * case. */
 MUST_CHECK enum status config_parse(struct config *config, int argc, const char *const *argv, unsigned cores,
                                     struct buf *why);
 void config_free(struct config *config);

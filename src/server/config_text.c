@@ -22,8 +22,8 @@ static int unit_power(struct span unit)
     static const struct {
         const char *name;
         int power;
-    } units[] = {{"", 0},  {"B", 0},  {"K", 1},   {"KB", 1}, {"KIB", 1},
-                 {"M", 2}, {"MB", 2}, {"MIB", 2}, {"G", 3},  {"GB", 3}, {"GIB", 3}};
+    } units[] = {{"", 0},   {"B", 0},   {"K", 1}, {"KB", 1}, {"KIB", 1}, {"M", 2},
+                 {"MB", 2}, {"MIB", 2}, {"G", 3}, {"GB", 3}, {"GIB", 3}};
     for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
         if (span_is_nocase(unit, units[i].name))
             return units[i].power;
@@ -52,7 +52,8 @@ enum status config_text_bytes(struct config_source source, uint64_t min, uint64_
         unit = span_of(unit.data + 1, unit.size - 1);
     int power = unit_power(unit);
     uint64_t number = 0;
-    bool good = digits > 0 && power >= 0 && span_parse_u64(span_of(source.text, digits), &number) == STATUS_OK;
+    bool good =
+        digits > 0 && power >= 0 && span_parse_u64(span_of(source.text, digits), &number) == STATUS_OK;
     for (int i = 0; good && i < power; i++) {
         good = number <= UINT64_MAX / 1024;
         number *= 1024;
@@ -82,8 +83,8 @@ enum status config_text_bool(struct config_source source, bool *value, struct bu
     return STATUS_BAD_REQUEST;
 }
 
-enum status config_text_durability(struct config_source source, enum durability_mode *mode, uint32_t *interval_ms,
-                                   struct buf *why)
+enum status config_text_durability(struct config_source source, enum durability_mode *mode,
+                                   uint32_t *interval_ms, struct buf *why)
 {
     static const char prefix[] = "interval:";
     *interval_ms = 0;
@@ -103,10 +104,11 @@ enum status config_text_durability(struct config_source source, enum durability_
         *interval_ms = (uint32_t)number;
         return STATUS_OK;
     }
-    buf_append_format(why,
-                      "%s: \"%s\" is not a durability; it is always (acknowledged means on disk), interval:MS (synced "
-                      "every MS milliseconds, 1 to 60000) or os (synced when the system likes)",
-                      source.where, source.text);
+    buf_append_format(
+        why,
+        "%s: \"%s\" is not a durability; it is always (acknowledged means on disk), interval:MS (synced "
+        "every MS milliseconds, 1 to 60000) or os (synced when the system likes)",
+        source.where, source.text);
     return STATUS_BAD_REQUEST;
 }
 
@@ -164,12 +166,15 @@ enum status config_text_address(struct config_source source, struct buf *why)
     struct span host = config_address_host(source.text);
     uint64_t port = 0;
     bool good = strlen(source.text) < ADDRESS_BYTES_MAX && host_valid(host, source.text[0] == '[') &&
-                span_parse_u64(config_address_port(source.text), &port) == STATUS_OK && port >= 1 && port <= 65535;
+                span_parse_u64(config_address_port(source.text), &port) == STATUS_OK && port >= 1 &&
+                port <= 65535;
     if (good)
         return STATUS_OK;
-    buf_append_format(why, "%s: \"%s\" is not an address; write HOST:PORT with a port from 1 to 65535, for example "
-                           "127.0.0.1:7379 or [::1]:7379",
-                      source.where, source.text);
+    buf_append_format(
+        why,
+        "%s: \"%s\" is not an address; write HOST:PORT with a port from 1 to 65535, for example "
+        "127.0.0.1:7379 or [::1]:7379",
+        source.where, source.text);
     return STATUS_BAD_REQUEST;
 }
 
@@ -226,16 +231,19 @@ enum status config_text_members(struct config_source source, char *list, struct 
         at = comma != NULL ? comma + 1 : NULL;
         if (comma != NULL)
             *comma = '\0';
-        for (size_t size = strlen(part); size > 0 && (part[size - 1] == ' ' || part[size - 1] == '\t'); size--)
+        for (size_t size = strlen(part); size > 0 && (part[size - 1] == ' ' || part[size - 1] == '\t');
+             size--)
             part[size - 1] = '\0';
         char *equals = strchr(part, '=');
         if (equals == NULL || equals == part || found_count == NODES_MAX) {
             if (found_count == NODES_MAX)
                 buf_append_format(why, "%s: more than %u members", source.where, NODES_MAX);
             else
-                buf_append_format(why, "%s: \"%s\" is not a member; write NAME=HOST:PEERPORT,NAME=HOST:PEERPORT, for "
-                                       "example n1=127.0.0.1:7381,n2=127.0.0.1:7391,n3=127.0.0.1:7401",
-                                  source.where, part);
+                buf_append_format(
+                    why,
+                    "%s: \"%s\" is not a member; write NAME=HOST:PEERPORT,NAME=HOST:PEERPORT, for "
+                    "example n1=127.0.0.1:7381,n2=127.0.0.1:7391,n3=127.0.0.1:7401",
+                    source.where, part);
             status = STATUS_BAD_REQUEST;
             break;
         }

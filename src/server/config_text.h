@@ -1,5 +1,5 @@
-/* Texts of settings made into values: sizes, durations, addresses, lists. Each error is one sentence that shows the
- * right form; `where` names the setting as the user wrote it ("--resp", "rondod.ini:3: resp"). */
+/* Texts of settings made into values: sizes, durations, addresses, lists. Each error is one sentence that
+ * shows the right form; `where` names the setting as the user wrote it ("--resp", "rondod.ini:3: resp"). */
 #ifndef RONDO_SERVER_CONFIG_TEXT_H
 #define RONDO_SERVER_CONFIG_TEXT_H
 
@@ -14,12 +14,12 @@ struct config_source {
 };
 
 /* A number within [min, max]. */
-MUST_CHECK enum status config_text_number(struct config_source source, uint64_t min, uint64_t max, uint64_t *number,
-                                          struct buf *why);
+MUST_CHECK enum status config_text_number(struct config_source source, uint64_t min, uint64_t max,
+                                          uint64_t *number, struct buf *why);
 
 /* Bytes with an optional K, M, G (also KB, KiB, ...; powers of 1024). */
-MUST_CHECK enum status config_text_bytes(struct config_source source, uint64_t min, uint64_t max, uint64_t *bytes,
-                                         struct buf *why);
+MUST_CHECK enum status config_text_bytes(struct config_source source, uint64_t min, uint64_t max,
+                                         uint64_t *bytes, struct buf *why);
 
 /* yes/no, true/false, on/off, 1/0. */
 MUST_CHECK enum status config_text_bool(struct config_source source, bool *value, struct buf *why);
@@ -43,10 +43,10 @@ bool config_address_loopback(const char *address);
 /* 0.0.0.0 or ::. */
 bool config_address_any(const char *address);
 
-/* Takes "name=HOST:PORT,name=HOST:PORT" apart, in place: `list` is changed and the members point into it. *members is
- * malloc's. */
-MUST_CHECK enum status config_text_members(struct config_source source, char *list, struct ring_member **members,
-                                           uint16_t *count, struct buf *why);
+/* Takes "name=HOST:PORT,name=HOST:PORT" apart, in place: `list` is changed and the members point into it.
+ * *members is malloc's. */
+MUST_CHECK enum status config_text_members(struct config_source source, char *list,
+                                           struct ring_member **members, uint16_t *count, struct buf *why);
 
 /* The index of the name nearest to `given` among count names, or count when none is near. */
 size_t config_text_nearest(const char *given, const char *const *names, size_t count);

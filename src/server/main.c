@@ -1,7 +1,7 @@
 /* rondod: reads the configuration, opens the data directory, runs the node.
  *
- * Exit status: 0 after a clean stop, 1 when the node cannot start or go on, 2 when it was called wrongly. What went
- * wrong is one line on standard error that begins with "rondod: ". */
+ * Exit status: 0 after a clean stop, 1 when the node cannot start or go on, 2 when it was called wrongly.
+ * What went wrong is one line on standard error that begins with "rondod: ". */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,8 +21,8 @@
 /* Replicas of a new cluster; one of fewer nodes has as many as it has nodes. */
 #define REPLICAS_DEFAULT 3
 
-/* Shares of --memory: an eighth caches the cold tier's blocks, an eighth is left for the log's buffers, RocksDB's own
- * work and the process; the rest is the shards'. */
+/* Shares of --memory: an eighth caches the cold tier's blocks, an eighth is left for the log's buffers,
+ * RocksDB's own work and the process; the rest is the shards'. */
 #define COLD_SHARE 8
 #define REST_SHARE 8
 
@@ -34,7 +34,8 @@ enum exit_status {
 
 static void print(FILE *stream, const char *prefix, struct span text)
 {
-    (void)fprintf(stream, "%s%.*s%s", prefix, (int)text.size, (const char *)text.data, prefix[0] != '\0' ? "\n" : "");
+    (void)fprintf(stream, "%s%.*s%s", prefix, (int)text.size, (const char *)text.data,
+                  prefix[0] != '\0' ? "\n" : "");
 }
 
 static void say(void *context, enum say_level level, const char *text)

@@ -222,7 +222,7 @@ void describe_cluster(struct shard *shard, const struct command *command, uint8_
         resp_reply_integer(reply, key_slot(command->argv[2]));
         break;
     default:
-        assert(!"a subcommand that CLUSTER has");
+        assert(0 && "a subcommand that CLUSTER has");
     }
     reply->failed |= text.failed;
     buf_free(&text);

@@ -262,6 +262,17 @@ static void flush_start(struct shard *shard)
     /* From here on a row may be in the cold tier and nowhere else. */
     shard->cold_empty = false;
     shard->counters.flushes++;
+    flush->held_for = shard->log.payload.size > 0 && !shard->log.emitted ? shard->log.open : shard->log.open - 1;
+}
+
+/* Nothing goes cold before the log has it: after a power loss an older version from the log would stand in memory
+ * and hide the newer one in the cold tier, which had been answered from there. */
+static void flush_give_out(struct shard *shard)
+{
+    struct flush_state *flush = &shard->flush;
+    if (!flush->running || flush->held_for == 0 || flush->held_for > shard->log.durable)
+        return;
+    flush->held_for = 0;
     effects_add(shard->effects, EFFECT_FLUSH)->job = &flush->job;
 }
 
@@ -315,6 +326,7 @@ void flush_turn_end(struct shard *shard)
     flush->was_running = flush->running;
     if (!flush->running && flush_due(shard))
         flush_start(shard);
+    flush_give_out(shard);
     if (!flush->running || flush->settling)
         tell_flushed(shard);
 }

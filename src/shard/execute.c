@@ -243,7 +243,7 @@ static void answer_now(struct shard *shard, struct client *client, struct pendin
         health_page(shard, pending);
         return;
     default:
-        assert(!"a command that execute() knows");
+        assert(0 && "a command that execute() knows");
     }
 }
 

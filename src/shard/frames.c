@@ -203,6 +203,8 @@ enum status node_frame(struct shard *shard, uint64_t node, const struct frame *f
     uint16_t target = frame_shard(shard, frame);
     if (target == SHARDS_MAX)
         return STATUS_MALFORMED;
+    if (target != shard->options.shard && frame->whole.size > FRAME_PASSED_BYTES_MAX)
+        return STATUS_MALFORMED;
     if (target != shard->options.shard) {
         shard->counters.misdirected_frames++;
         struct frame_head head = frame_head_of(shard, (uint8_t)target, 0);

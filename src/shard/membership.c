@@ -270,6 +270,12 @@ void membership_start(struct shard *shard)
         say(shard, SAY_ERROR,
             "this node has lost its earlier data directory: it takes writes, and its reads count "
             "towards no R until it is repaired");
+    if (shard->meta.state == META_UNPROVEN && shard->peer_count == 0) {
+        /* There is nobody who could have known another directory. */
+        become(shard, META_SERVING);
+        shard->serving_version = shard->meta_written + 1;
+        return;
+    }
     if (shard->meta.state == META_UNPROVEN)
         say(shard, SAY_INFO,
             "the data directory is new: reads count once a majority of the other nodes has said "
@@ -369,6 +375,8 @@ void membership_pong(struct shard *shard, struct peer *peer, const struct frame_
 {
     if (pong->sent_mono_us > shard->now.mono_us)
         return; /* not an echo of this run */
+    if (pong->sent_wall_ms > STAMP_MS_MAX || pong->answered_wall_ms > STAMP_MS_MAX)
+        return; /* no reading of a clock */
     uint64_t round_trip_us = shard->now.mono_us - pong->sent_mono_us;
     int64_t middle_ms = (int64_t)((pong->sent_wall_ms + shard->now.wall_ms) / 2);
     struct clock_sample *sample = &peer->samples[peer->samples_taken % CLOCK_SAMPLES];

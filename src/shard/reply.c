@@ -202,7 +202,7 @@ static void reply_time_left(struct shard *shard, struct pending *pending, const 
     int64_t left_ms = (int64_t)(result->expiry_ms - shard->now.wall_ms);
     if (result->expiry_ms < shard->now.wall_ms)
         left_ms = 0;
-    resp_reply_integer(&pending->reply, pending->command == COMMAND_TTL ? (left_ms + 500) / 1000 : left_ms);
+    resp_reply_integer(&pending->reply, pending->command == COMMAND_TTL ? left_ms / 1000 + (left_ms % 1000 >= 500) : left_ms);
 }
 
 static void reply_value(struct pending *pending, const struct result *result)

@@ -63,7 +63,8 @@ static void init_state(struct shard *shard, const struct shard_options *options)
     shard->log.open = 2;
     shard->cold_empty = options->cold_empty;
     shard->cold_ticket_next = 1;
-    shard->request_next = 1;
+    /* Not from 1: an answer to a request of the process before must never count for one of this process. */
+    shard->request_next = prng_u64(&shard->prng) >> 16 | 1;
     shard->pending_next = 1;
     shard->clock_trusted = true;
     shard->serving = options->meta->state == META_SERVING;
@@ -122,7 +123,10 @@ struct shard *shard_new(const struct shard_options *options)
     if (shard == NULL)
         return NULL;
     shard->alloc = alloc;
-    alloc_init(&shard->row_alloc, options->memory_bytes - other_bytes);
+    size_t row_bytes = options->memory_bytes - other_bytes;
+    if (options->row_bytes_max != 0 && options->row_bytes_max < row_bytes)
+        row_bytes = options->row_bytes_max;
+    alloc_init(&shard->row_alloc, row_bytes);
     alloc_init(&shard->local_alloc, SIZE_MAX);
     shard->options = *options;
     shard->now = options->now;
@@ -318,7 +322,7 @@ static void dispatch(struct shard *shard, struct event *event)
         membership_meta_durable(shard, event->sequence);
         return;
     }
-    assert(!"an event of a kind that there is");
+    assert(0 && "an event of a kind that there is");
 }
 
 void shard_step(struct shard *shard, struct event *event, struct effects *effects)

@@ -146,6 +146,7 @@ struct shard_options {
     struct span resp_address; /* what clients are told to connect to; copied */
     struct span http_address;
     size_t memory_bytes; /* this shard's share of the node's budget */
+    size_t row_bytes_max; /* rows get no more than this of it; 0 = their usual part */
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;
     uint32_t clock_skew_max_ms;

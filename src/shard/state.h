@@ -197,6 +197,7 @@ struct flush_state {
     bool settling;     /* it is in the cold tier; rows are being made clean */
     bool wanted;       /* writes find no room */
     bool was_running;  /* at the last turn's end */
+    uint64_t held_for; /* the job is not given out before the log is durable up to this batch; 0 = it is */
     uint64_t clean_us; /* when nothing was dirty, or the last flush began */
     uint64_t retry_us; /* not before this, after a failure */
 };

@@ -1,0 +1,98 @@
+/* The oracles: what must hold (DESIGN section 7), each in a file of its own.
+ *
+ *   oracle_register.c  1 and "real time": what reads may return, from the clients' histories alone
+ *   oracle_durable.c   1, 5: what was promised is on the disk when it is promised, and after every recovery
+ *   oracle_stamp.c     4: no stamp is made twice for one key; 3: merge laws on the records seen
+ *   oracle_request.c   9: one reply to each request, in time; bounded memory
+ *
+ * 8 (epochs) is a scenario; 10 (same seed, same run) is the digest of the world. */
+#ifndef RONDO_SIM_ORACLE_H
+#define RONDO_SIM_ORACLE_H
+
+#include "model/record.h"
+#include "proto/frame.h"
+#include "sim/history.h"
+#include "store/log_format.h"
+
+struct world;
+struct sim_node;
+struct sim_client;
+
+#define ORACLE_NODES_MAX 5
+#define ORACLE_SAMPLES 6
+
+/* A row that is in the log but perhaps not on the disk. */
+struct oracle_row {
+    uint16_t shard;
+    uint32_t key;
+    uint64_t sequence;
+    struct version version;
+};
+
+/* What is known of one key on one node. */
+struct oracle_replica {
+    struct version durable;  /* highest registers on its disk; empty after a wipe */
+    struct version ever;     /* the same, wipes forgotten */
+    struct version promised; /* highest told to anybody */
+};
+
+struct oracle_stamp {
+    uint64_t key; /* of the table: a hash of (key, stamp); 0 = free */
+    uint64_t content;
+};
+
+struct oracle_exchange {
+    uint64_t id; /* a hash of who asked whom, with which number; 0 = free */
+    uint32_t key;
+};
+
+struct oracles {
+    struct alloc *alloc;
+    struct oracle_replica replica[ORACLE_NODES_MAX][HISTORY_KEYS_MAX];
+    struct oracle_row *rows[ORACLE_NODES_MAX]; /* waiting for their sync */
+    uint32_t row_count[ORACLE_NODES_MAX];
+    uint32_t row_capacity[ORACLE_NODES_MAX];
+    struct oracle_stamp *stamps; /* open addressing */
+    uint32_t stamp_count;
+    uint32_t stamp_capacity;
+    struct oracle_exchange *exchanges;
+    uint32_t exchange_count;
+    uint32_t exchange_capacity;
+    /* The highest stamp seen for each written value: at its acknowledgement that is the write's own. */
+    struct stamp *value_stamps;
+    uint32_t value_stamp_capacity;
+    struct buf samples[HISTORY_KEYS_MAX][ORACLE_SAMPLES];
+    uint32_t sample_next[HISTORY_KEYS_MAX];
+};
+
+void oracles_init(struct oracles *oracles, struct alloc *alloc);
+void oracles_free(struct oracles *oracles);
+
+/* A record was seen on its way somewhere (a frame or the log). */
+void oracle_record_seen(struct world *world, uint32_t key, struct span record);
+/* A frame leaves a node for another. */
+void oracle_frame_sent(struct world *world, struct sim_node *from, struct sim_node *to,
+                       const struct frame *frame);
+/* A batch was handed to the log; all of a shard's up to a sequence is durable. */
+void oracle_log_append(struct world *world, struct sim_node *node, uint16_t shard, uint64_t sequence,
+                       struct span payload);
+void oracle_log_durable(struct world *world, struct sim_node *node, uint16_t shard, uint64_t sequence);
+/* A row is in the cold tier: as durable as can be. */
+void oracle_row_cold(struct world *world, struct sim_node *node, struct span name, struct span bytes);
+/* The process ended: rows that were not durable are forgotten. */
+void oracle_node_gone(struct world *world, struct sim_node *node);
+void oracle_node_wiped(struct world *world, struct sim_node *node);
+/* The node has recovered, but not run yet: everything promised must be there. */
+void oracle_node_recovered(struct world *world, struct sim_node *node);
+/* A client was told that a write is done. */
+void oracle_write_acked(struct world *world, const struct history_op *op);
+/* A reply came late, or not at all: called at each reply and whenever a client looks. */
+void oracle_request_time(struct world *world, const struct sim_client *client);
+/* After each turn of a shard. */
+void oracle_turn(struct world *world, const struct sim_node *node, uint16_t shard);
+/* At the end of a run. */
+void oracle_merge_laws(struct world *world);
+void oracle_register_check(struct world *world);
+void oracle_quiet(struct world *world);
+
+#endif

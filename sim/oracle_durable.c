@@ -1,0 +1,299 @@
+/* What was promised is on the disk.
+ *
+ * Invariant 5: when an acknowledgement or a read's answer leaves a node, the node's disk holds a version at least as
+ * new; and every recovery brings back at least what the node ever told anybody. Invariant 1, directly: when a client
+ * hears that a write is done, W of the key's natural replicas have had it, or something newer, on their disks.
+ *
+ * Below `always`, "on the disk" is "given to the operating system", and such worlds lose no machines. */
+#include <assert.h>
+#include <inttypes.h>
+
+#include "base/hash.h"
+#include "sim/world.h"
+
+/* An override counts only for its value. */
+static bool version_covers(struct version held, struct version promised)
+{
+    int order = stamp_compare(held.value, promised.value);
+    return order != 0 ? order > 0 : stamp_compare(held.override, promised.override) >= 0;
+}
+
+static void version_raise(struct version *version, struct version seen)
+{
+    if (version_covers(seen, *version))
+        *version = seen;
+}
+
+static void format_versions(struct version promised, struct version held, char text[2 * STAMP_TEXT_BYTES_MAX + 32])
+{
+    size_t size = stamp_format(promised.value, text);
+    memcpy(text + size, ", held ", 7);
+    (void)stamp_format(held.value, text + size + 7);
+}
+
+/* ---- the log -------------------------------------------------------------------------------------------- */
+
+static struct oracle_row *row_add(struct oracles *oracles, uint16_t node)
+{
+    if (oracles->row_count[node] == oracles->row_capacity[node]) {
+        uint32_t capacity = oracles->row_capacity[node] == 0 ? 64 : 2 * oracles->row_capacity[node];
+        oracles->rows[node] =
+            alloc_resize(oracles->alloc, oracles->rows[node], oracles->row_capacity[node] * sizeof(struct oracle_row),
+                         capacity * sizeof(struct oracle_row));
+        assert(oracles->rows[node] != NULL);
+        oracles->row_capacity[node] = capacity;
+    }
+    return &oracles->rows[node][oracles->row_count[node]++];
+}
+
+void oracle_log_append(struct world *world, struct sim_node *node, uint16_t shard, uint64_t sequence,
+                       struct span payload)
+{
+    struct reader reader = reader_of(payload);
+    struct log_entry entry;
+    enum status status;
+    while ((status = log_entry_next(&reader, &entry)) == STATUS_OK) {
+        if (entry.type != LOG_ENTRY_ROW)
+            continue;
+        uint32_t key = history_key_of(entry.key);
+        oracle_record_seen(world, key, entry.record);
+        struct record record;
+        if (world->failed || record_parse(entry.record, &record) != STATUS_OK)
+            return;
+        *row_add(&world->oracles, node->index) = (struct oracle_row){
+            .shard = shard, .key = key, .sequence = sequence, .version = record_version(&record)};
+        if (world_traces(world, key))
+            world_say(world, key, "%s.%u logs key %u value %u, batch %" PRIu64, node->name, shard, key,
+                      record.value.size > 0 ? history_value_of(record.value) : 0, sequence);
+    }
+    if (status != STATUS_NOT_FOUND)
+        world_fail(world, HISTORY_KEY_NONE, "log: %s.%u appends a batch that does not parse", node->name, shard);
+}
+
+void oracle_log_durable(struct world *world, struct sim_node *node, uint16_t shard, uint64_t sequence)
+{
+    struct oracles *oracles = &world->oracles;
+    struct oracle_row *rows = oracles->rows[node->index];
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < oracles->row_count[node->index]; i++) {
+        if (rows[i].shard != shard || rows[i].sequence > sequence) {
+            rows[kept++] = rows[i];
+            continue;
+        }
+        struct oracle_replica *replica = &oracles->replica[node->index][rows[i].key];
+        version_raise(&replica->durable, rows[i].version);
+        version_raise(&replica->ever, rows[i].version);
+    }
+    oracles->row_count[node->index] = kept;
+}
+
+void oracle_row_cold(struct world *world, struct sim_node *node, struct span name, struct span bytes)
+{
+    struct record record;
+    uint32_t key = history_key_of(name);
+    if (key == HISTORY_KEY_NONE || record_parse(bytes, &record) != STATUS_OK) {
+        world_fail(world, key, "flush: %s writes a row that nobody wrote", node->name);
+        return;
+    }
+    struct oracle_replica *replica = &world->oracles.replica[node->index][key];
+    version_raise(&replica->durable, record_version(&record));
+    version_raise(&replica->ever, record_version(&record));
+}
+
+void oracle_node_gone(struct world *world, struct sim_node *node)
+{
+    world->oracles.row_count[node->index] = 0;
+}
+
+void oracle_node_wiped(struct world *world, struct sim_node *node)
+{
+    for (uint32_t key = 0; key < HISTORY_KEYS_MAX; key++) {
+        struct oracle_replica *replica = &world->oracles.replica[node->index][key];
+        replica->durable = replica->promised = (struct version){0};
+    }
+}
+
+/* ---- recovery ------------------------------------------------------------------------------------------- */
+
+static void recovered_row(struct world *world, struct sim_node *node, struct span name, struct span bytes,
+                          struct version *versions)
+{
+    struct record record;
+    uint32_t key = history_key_of(name);
+    if (key == HISTORY_KEY_NONE || record_parse(bytes, &record) != STATUS_OK) {
+        world_fail(world, key, "recovery: %s holds a row that nobody wrote", node->name);
+        return;
+    }
+    version_raise(&versions[key], record_version(&record));
+}
+
+void oracle_node_recovered(struct world *world, struct sim_node *node)
+{
+    struct version versions[HISTORY_KEYS_MAX];
+    struct version rows[HISTORY_KEYS_MAX];
+    memset(versions, 0, sizeof versions);
+    memset(rows, 0, sizeof rows);
+    for (uint32_t i = 0; i < node->disk.cold_count; i++) {
+        struct span cold_key = buf_span(&node->disk.cold[i].key);
+        struct span name = span_of(cold_key.data + COLD_KEY_PREFIX_BYTES, cold_key.size - COLD_KEY_PREFIX_BYTES);
+        recovered_row(world, node, name, buf_span(&node->disk.cold[i].record), versions);
+    }
+    for (uint16_t shard = 0; shard < node->shards; shard++) {
+        struct memtable_cursor cursor = {0};
+        const struct memtable *memtable = shard_memtable(node->shard[shard].shard);
+        const struct row *row;
+        while ((row = memtable_scan(memtable, &cursor)) != NULL)
+            recovered_row(world, node, row_key(row), row_record(row), rows);
+    }
+    /* A row in memory hides its cold version: what it says is what the node will say. */
+    for (uint32_t key = 0; key < HISTORY_KEYS_MAX; key++) {
+        if (!stamp_none(rows[key].value) || !stamp_none(rows[key].override))
+            versions[key] = rows[key];
+    }
+    for (uint32_t key = 0; key < HISTORY_KEYS_MAX; key++) {
+        struct oracle_replica *replica = &world->oracles.replica[node->index][key];
+        if (!world->damage_expected && !version_covers(versions[key], replica->promised)) {
+            char text[2 * STAMP_TEXT_BYTES_MAX + 32];
+            format_versions(replica->promised, versions[key], text);
+            world_fail(world, key, "recovery: %s had promised key %u at %s", node->name, key, text);
+        }
+        replica->durable = versions[key];
+        version_raise(&replica->ever, versions[key]);
+    }
+}
+
+/* ---- frames --------------------------------------------------------------------------------------------- */
+
+static uint64_t exchange_id(uint16_t asker, uint8_t shard, uint64_t request, uint16_t answerer)
+{
+    uint64_t parties = (uint64_t)asker << 32 | (uint64_t)shard << 16 | answerer;
+    return hash_mix_u64(request ^ hash_mix_u64(parties + 1)) | 1;
+}
+
+static struct oracle_exchange *exchange_place(struct oracles *oracles, uint64_t id)
+{
+    uint32_t at = (uint32_t)id & (oracles->exchange_capacity - 1);
+    while (oracles->exchanges[at].id != 0 && oracles->exchanges[at].id != id)
+        at = (at + 1) & (oracles->exchange_capacity - 1);
+    return &oracles->exchanges[at];
+}
+
+static void exchange_note(struct oracles *oracles, uint64_t id, uint32_t key)
+{
+    if (2 * (oracles->exchange_count + 1) > oracles->exchange_capacity) {
+        struct oracle_exchange *old = oracles->exchanges;
+        uint32_t capacity_old = oracles->exchange_capacity;
+        oracles->exchange_capacity = capacity_old == 0 ? 1024 : 2 * capacity_old;
+        oracles->exchanges = alloc_get_zeroed(oracles->alloc, oracles->exchange_capacity * sizeof *old);
+        assert(oracles->exchanges != NULL);
+        for (uint32_t i = 0; i < capacity_old; i++) {
+            if (old[i].id != 0)
+                *exchange_place(oracles, old[i].id) = old[i];
+        }
+        alloc_put(oracles->alloc, old, capacity_old * sizeof *old);
+    }
+    struct oracle_exchange *place = exchange_place(oracles, id);
+    oracles->exchange_count += place->id == 0;
+    *place = (struct oracle_exchange){.id = id, .key = key};
+}
+
+static uint32_t exchange_key(struct oracles *oracles, uint64_t id)
+{
+    if (oracles->exchange_capacity == 0)
+        return HISTORY_KEY_NONE;
+    const struct oracle_exchange *place = exchange_place(oracles, id);
+    return place->id == 0 ? HISTORY_KEY_NONE : place->key;
+}
+
+static void asked(struct world *world, struct sim_node *from, struct sim_node *to, const struct frame *frame,
+                  struct span name)
+{
+    uint32_t key = history_key_of(name);
+    uint64_t id = exchange_id(from->index, frame->from_shard, frame->request, to->index);
+    exchange_note(&world->oracles, id, key);
+    if (world_traces(world, key))
+        world_say(world, key, "%s.%u -> %s  %s key %u request %" PRIx64, from->name, frame->from_shard, to->name,
+                  frame_type_name(frame->type), key, frame->request);
+}
+
+static void promised(struct world *world, struct sim_node *from, struct sim_node *to, const struct frame *frame,
+                     enum status status, struct version version)
+{
+    uint64_t id = exchange_id(to->index, frame->to_shard, frame->request, from->index);
+    uint32_t key = exchange_key(&world->oracles, id);
+    if (key == HISTORY_KEY_NONE)
+        return;
+    if (world_traces(world, key)) {
+        char text[STAMP_TEXT_BYTES_MAX];
+        (void)stamp_format(version.value, text);
+        world_say(world, key, "%s.%u -> %s  %s key %u request %" PRIx64 " %s %s", from->name, frame->from_shard,
+                  to->name, frame_type_name(frame->type), key, frame->request, status_name(status), text);
+    }
+    if (status != STATUS_OK && status != STATUS_QUARANTINED)
+        return;
+    struct oracle_replica *replica = &world->oracles.replica[from->index][key];
+    version_raise(&replica->promised, version);
+    if (version_covers(replica->durable, version))
+        return;
+    char text[2 * STAMP_TEXT_BYTES_MAX + 32];
+    format_versions(version, replica->durable, text);
+    world_fail(world, key, "durability: %s tells %s in %s of key %u at %s on its disk", from->name, to->name,
+               frame_type_name(frame->type), key, text);
+}
+
+void oracle_frame_sent(struct world *world, struct sim_node *from, struct sim_node *to, const struct frame *frame)
+{
+    struct frame_put put;
+    struct frame_get get;
+    struct frame_put_ack ack;
+    struct frame_get_answer answer;
+    enum status status = STATUS_OK;
+    if (frame->type == FRAME_PUT) {
+        status = frame_read_put(frame, &put);
+        if (status == STATUS_OK) {
+            oracle_record_seen(world, history_key_of(put.key), put.record);
+            asked(world, from, to, frame, put.key);
+        }
+    } else if (frame->type == FRAME_GET) {
+        status = frame_read_get(frame, &get);
+        if (status == STATUS_OK)
+            asked(world, from, to, frame, get.key);
+    } else if (frame->type == FRAME_PUT_ACK) {
+        status = frame_read_put_ack(frame, &ack);
+        if (status == STATUS_OK)
+            promised(world, from, to, frame, ack.status, ack.version);
+    } else if (frame->type == FRAME_GET_ANSWER) {
+        status = frame_read_get_answer(frame, &answer);
+        if (status == STATUS_OK)
+            promised(world, from, to, frame, answer.status, answer.version);
+    }
+    if (status != STATUS_OK)
+        world_fail(world, HISTORY_KEY_NONE, "frames: %s sends a %s that does not parse", from->name,
+                   frame_type_name(frame->type));
+}
+
+/* ---- acknowledged writes -------------------------------------------------------------------------------- */
+
+void oracle_write_acked(struct world *world, const struct history_op *op)
+{
+    struct oracles *oracles = &world->oracles;
+    if (op->kind != HISTORY_SET)
+        return;
+    struct buf name;
+    buf_init(&name, &world->alloc);
+    history_key_name(op->key, &name);
+    uint16_t slot = key_slot(buf_span(&name));
+    buf_free(&name);
+    struct stamp stamp = {0};
+    if (op->value < oracles->value_stamp_capacity)
+        stamp = oracles->value_stamps[op->value];
+    uint32_t holders = 0;
+    for (uint16_t i = 0; i < world->node_count && !stamp_none(stamp); i++) {
+        uint16_t index = ring_node_index(world->ring, world->nodes[i].id);
+        bool replicates = ring_replicates(world->ring, slot, index);
+        holders += replicates && stamp_compare(oracles->replica[i][op->key].ever.value, stamp) >= 0;
+    }
+    if (holders < op->w)
+        world_fail(world, op->key, "acknowledged: value %u of key %u is on %u disks, W is %u", op->value, op->key,
+                   holders, op->w);
+}

@@ -1,0 +1,82 @@
+/* Scenarios of clocks and expiries. */
+#include "sim/scenarios.h"
+
+static void expect_value(struct world *world, uint32_t key, uint32_t value, const char *text)
+{
+    for (uint16_t node = 0; node < world->node_count; node++) {
+        struct script_result read = script_get(world, node, key, 2);
+        script_expect(world, read.outcome == HISTORY_DONE && read.value == value, text);
+    }
+}
+
+/* n1's clock is ahead; n2's is behind, and n2 has not seen n1's write when it coordinates the next one. */
+void scenario_fast_clock_slow_clock(struct world *world)
+{
+    script_start(world);
+    node_clock_set(world, &world->nodes[0], 200000, 0);
+    node_clock_set(world, &world->nodes[1], -40000, 0);
+    script_part(world, 0, 1, true);
+    struct script_result first = script_set(world, 0, 0, 2);
+    script_part(world, 0, 1, false);
+    struct script_result second = script_set(world, 1, 0, 2);
+    script_expect(world, first.outcome == HISTORY_DONE && second.outcome == HISTORY_DONE, "both writes are done");
+    script_settle(world);
+    script_expect(world, shard_counters(world->nodes[1].shard[0].shard)->restamps == 1,
+                  "the second write was stamped anew");
+    expect_value(world, 0, second.value, "the later write is read");
+}
+
+static bool lose_puts_of_n1(struct world *world, uint16_t from, uint16_t to, struct span bytes)
+{
+    (void)world;
+    (void)to;
+    return from == 0 && bytes.size > 4 && bytes.data[4] == FRAME_PUT;
+}
+
+/* The EXPIRE found value 1; its override stays on n1 alone while the value is replaced. */
+void scenario_expire_of_an_old_value(struct world *world)
+{
+    script_start(world);
+    struct script_result first = script_set(world, 1, 1, 3);
+    script_expect(world, first.outcome == HISTORY_DONE, "the first write is done");
+    world->network.filter = lose_puts_of_n1;
+    (void)script_expire(world, 0, 1, 1);
+    world->network.filter = NULL;
+    struct script_result second = script_set(world, 1, 1, 2);
+    script_expect(world, second.outcome == HISTORY_DONE, "the second write is done");
+    world_run_for(world, 2500000);
+    expect_value(world, 1, second.value, "the second value has no expiry");
+}
+
+void scenario_expiry_is_not_a_write(struct world *world)
+{
+    script_start(world);
+    node_clock_set(world, &world->nodes[0], 150000, 0);
+    node_clock_set(world, &world->nodes[1], -90000, 0);
+    struct script_result first = script_set_ttl(world, 0, 1, 3, 300);
+    script_expect(world, first.outcome == HISTORY_DONE, "the first write is done");
+    struct version before = world->oracles.replica[1][1].durable;
+    world_run_for(world, 800000);
+    expect_value(world, 1, VALUE_ABSENT, "the value has expired everywhere");
+    script_expect(world, version_equal(before, world->oracles.replica[1][1].durable),
+                  "reading an expired row writes nothing");
+    struct script_result second = script_set(world, 1, 1, 2);
+    script_expect(world, second.outcome == HISTORY_DONE, "the second write is done");
+    script_settle(world);
+    expect_value(world, 1, second.value, "a write at a slow clock wins over what has expired");
+}
+
+void scenario_persisted_clock_bound_ahead(struct world *world)
+{
+    script_start(world);
+    for (int round = 0; round < 3; round++) {
+        script_expect(world, script_set(world, 0, 0, 2).outcome == HISTORY_DONE, "n1 writes");
+        node_crash(world, &world->nodes[0], true);
+        node_start(world, &world->nodes[0]);
+        /* Half of the skew bound at most, and some time to connect. */
+        world_run_for(world, 600000);
+        struct script_result write = script_set(world, 0, 0, 3);
+        script_expect(world, write.outcome == HISTORY_DONE, "n1 writes again soon after its restart");
+        expect_value(world, 0, write.value, "that write is read");
+    }
+}
