@@ -336,10 +336,13 @@ enum status data_dir_open(const struct data_dir_options *options, struct data_di
     dir->path[strlen(options->path)] = '\0';
     dir->log_path = files_join(options->path, "log");
 
+    char *meta_path = files_join(dir->path, "meta");
     enum status status = files_make_directory(dir->path, NULL, why);
+    /* Before the lock file is made: a directory of somebody else is left as it is. */
+    if (status == STATUS_OK && access(meta_path, F_OK) != 0 && errno == ENOENT)
+        status = data_dir_check_empty(dir, why);
     if (status == STATUS_OK)
         status = data_dir_lock(dir, why);
-    char *meta_path = files_join(dir->path, "meta");
     if (status == STATUS_OK) {
         status = data_dir_read_meta(dir, meta_path, why);
         if (status == STATUS_OK)

@@ -242,12 +242,24 @@ static bool peer_conns_reserve(struct loop *loop)
     return true;
 }
 
+/* The node has shown that it is there: the backoff has served its purpose. */
+static void dial_now(struct peer_conn *peer)
+{
+    if (peer->state != PEER_WAITING || peer->loop->peers.stopping)
+        return;
+    peer->backoff_ms = PEER_BACKOFF_MIN_MS;
+    arm_peer(peer, 0);
+}
+
 void peer_conn_connect(struct loop *loop, uint64_t node, struct span address)
 {
     struct peer_conns *peers = &loop->peers;
     uint32_t position = peer_conn_position(peers, node);
-    if (peer_conn_find(peers, node) != NULL)
+    struct peer_conn *known = peer_conn_find(peers, node);
+    if (known != NULL) {
+        dial_now(known);
         return;
+    }
     struct peer_conn *peer = alloc_get_zeroed(&loop->alloc, sizeof *peer);
     if (peer == NULL || !peer_conns_reserve(loop))
         say_and_exit(loop->number, span_of_text("out of memory for a peer; ending"));

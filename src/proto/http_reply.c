@@ -141,9 +141,9 @@ void http_reply(struct buf *buf, const struct http_reply *reply)
 void http_error_json(struct buf *buf, const struct http_error *error)
 {
     buf_append_text(buf, "{\"error\":");
-    json_string(buf, span_of_text(error->error));
+    json_put_string(buf, span_of_text(error->error));
     buf_append_text(buf, ",\"message\":");
-    json_string(buf, error->message);
+    json_put_string(buf, error->message);
     if (error->counted) {
         buf_append_text(buf, ",\"needed\":");
         buf_append_u64(buf, error->needed);

@@ -75,7 +75,7 @@ static void control_escape(struct buf *buf, uint8_t byte)
     buf_append(buf, escape, 6);
 }
 
-void json_escape(struct buf *buf, struct span bytes)
+void json_put_escaped(struct buf *buf, struct span bytes)
 {
     while (bytes.size > 0) {
         uint8_t byte = bytes.data[0];
@@ -93,9 +93,9 @@ void json_escape(struct buf *buf, struct span bytes)
     }
 }
 
-void json_string(struct buf *buf, struct span bytes)
+void json_put_string(struct buf *buf, struct span bytes)
 {
     buf_append(buf, "\"", 1);
-    json_escape(buf, bytes);
+    json_put_escaped(buf, bytes);
     buf_append(buf, "\"", 1);
 }

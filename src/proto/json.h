@@ -6,9 +6,9 @@
 
 /* The bytes as the inside of a JSON string, without quotes. Bytes that are not UTF-8 become U+FFFD, one for each
  * maximal part of a broken sequence (as the Unicode standard recommends), so the result is always valid JSON. */
-void json_escape(struct buf *buf, struct span bytes);
+void json_put_escaped(struct buf *buf, struct span bytes);
 
 /* The same, with quotes. */
-void json_string(struct buf *buf, struct span bytes);
+void json_put_string(struct buf *buf, struct span bytes);
 
 #endif

@@ -233,7 +233,7 @@ void describe_cluster(struct shard *shard, const struct command *command, uint8_
 static void append_field(struct buf *json, const char *name, const char *text)
 {
     buf_append_format(json, "\"%s\":", name);
-    json_string(json, span_of_text(text));
+    json_put_string(json, span_of_text(text));
     buf_append_text(json, ",");
 }
 
@@ -260,7 +260,7 @@ static void append_identity(const struct shard *shard, struct buf *json)
 static void append_range(struct shard *shard, uint32_t start, uint32_t end, uint16_t node, struct buf *json)
 {
     buf_append_format(json, "%s[%" PRIu32 ",%" PRIu32 ",", start == 0 ? "" : ",", start, end);
-    json_string(json, span_of_text(shard->ring->nodes[node].name));
+    json_put_string(json, span_of_text(shard->ring->nodes[node].name));
     buf_append_text(json, "]");
 }
 

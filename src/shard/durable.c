@@ -262,7 +262,8 @@ static void flush_start(struct shard *shard)
     /* From here on a row may be in the cold tier and nowhere else. */
     shard->cold_empty = false;
     shard->counters.flushes++;
-    flush->held_for = shard->log.payload.size > 0 && !shard->log.emitted ? shard->log.open : shard->log.open - 1;
+    flush->held_for =
+        shard->log.payload.size > 0 && !shard->log.emitted ? shard->log.open : shard->log.open - 1;
 }
 
 /* Nothing goes cold before the log has it: after a power loss an older version from the log would stand in memory

@@ -17,7 +17,7 @@ void replica_answered(struct shard *shard, const struct replica_origin *origin,
         coordinator_answer(shard, origin->request, shard->self, answer);
         return;
     }
-    struct buf *out = peer_output(peer_of_node(shard, origin->node));
+    struct buf *out = peer_answer_output(shard, peer_of_node(shard, origin->node));
     if (out == NULL)
         return;
     struct frame_head head = frame_head_of(shard, origin->shard, origin->request);

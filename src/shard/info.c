@@ -94,23 +94,18 @@ enum info_section {
     INFO_REPLICATION = 16,
     INFO_CLUSTER = 32,
     INFO_KEYSPACE = 64,
-    INFO_ALL = 127,
+    INFO_PERSISTENCE = 128,
+    INFO_ALL = 255,
 };
 
 static const struct {
     const char *name;
     uint8_t sections;
 } section_names[] = {
-    {"server", INFO_SERVER},
-    {"clients", INFO_CLIENTS},
-    {"memory", INFO_MEMORY},
-    {"stats", INFO_STATS},
-    {"replication", INFO_REPLICATION},
-    {"cluster", INFO_CLUSTER},
-    {"keyspace", INFO_KEYSPACE},
-    {"all", INFO_ALL},
-    {"default", INFO_ALL},
-    {"everything", INFO_ALL},
+    {"server", INFO_SERVER},     {"clients", INFO_CLIENTS},         {"memory", INFO_MEMORY},
+    {"stats", INFO_STATS},       {"replication", INFO_REPLICATION}, {"cluster", INFO_CLUSTER},
+    {"keyspace", INFO_KEYSPACE}, {"persistence", INFO_PERSISTENCE}, {"all", INFO_ALL},
+    {"default", INFO_ALL},       {"everything", INFO_ALL},
 };
 
 uint8_t info_sections(const struct command *command)
@@ -134,12 +129,13 @@ static void info_server(struct shard *shard, struct buf *text)
         span_of_text(strrchr(shard->resp_address, ':') == NULL ? ":0" : strrchr(shard->resp_address, ':'));
     buf_append_format(
         text,
-        "# Server\r\nredis_version:%s\r\nrondo_version:%s\r\nredis_mode:cluster\r\nprocess_id:%" PRIu32
-        "\r\ntcp_port:%.*s\r\nuptime_in_seconds:%" PRIu64 "\r\nuptime_in_days:%" PRIu64
-        "\r\nrondo_node:%s\r\nrondo_shards:%u\r\nrondo_durability:%s\r\n\r\n",
-        REDIS_VERSION_FOLLOWED, RONDO_VERSION, shard->options.process_id, (int)port.size - 1,
-        (const char *)port.data + 1, uptime_s, uptime_s / 86400, shard->ring->nodes[shard->self].name,
-        shard->options.shards, shard->durability);
+        "# Server\r\nredis_version:%s\r\nrondo_version:%s\r\nredis_mode:cluster\r\nrun_id:%016" PRIx64
+        "%016" PRIx64 "%08" PRIx32 "\r\nprocess_id:%" PRIu32 "\r\ntcp_port:%.*s\r\nuptime_in_seconds:%" PRIu64
+        "\r\nuptime_in_days:%" PRIu64 "\r\nrondo_node:%s\r\nrondo_shards:%u\r\nrondo_durability:%s\r\n\r\n",
+        REDIS_VERSION_FOLLOWED, RONDO_VERSION, shard->self_id, hash_mix_u64(shard->options.started_wall_ms),
+        shard->options.process_id, shard->options.process_id, (int)port.size - 1, (const char *)port.data + 1,
+        uptime_s, uptime_s / 86400, shard->ring->nodes[shard->self].name, shard->options.shards,
+        shard->durability);
 }
 
 void info_text(struct shard *shard, const struct pending *pending, struct buf *text)
@@ -156,6 +152,9 @@ void info_text(struct shard *shard, const struct pending *pending, struct buf *t
                           "# Memory\r\nused_memory:%" PRIu64 "\r\nmaxmemory:%" PRIu64
                           "\r\nmaxmemory_policy:noeviction\r\n\r\n",
                           stats->memory_used, stats->memory_budget);
+    /* Clients wait for loading:0; a node listens only once it has recovered. */
+    if ((sections & INFO_PERSISTENCE) != 0)
+        buf_append_format(text, "# Persistence\r\nloading:0\r\nasync_loading:0\r\naof_enabled:1\r\n\r\n");
     if ((sections & INFO_STATS) != 0)
         buf_append_format(text,
                           "# Stats\r\ntotal_commands_processed:%" PRIu64 "\r\nrondo_requests_done:%" PRIu64
@@ -265,10 +264,14 @@ void info_config_get(struct shard *shard, const struct command *command, uint8_t
 
 void info_client(struct shard *shard, const struct client *client, struct buf *text)
 {
-    buf_append_format(text,
-                      "id=%" PRIu64 " name=%.*s age=%" PRIu64 " db=0 tot-cmds=%" PRIu64
-                      " resp=%u lib-name=%.*s lib-ver=%.*s\n",
-                      client->id, client->name_size, client->name,
-                      (shard->now.wall_ms - client->opened_ms) / 1000, client->commands, client->proto,
-                      client->lib_name_size, client->lib_name, client->lib_version_size, client->lib_version);
+    uint64_t age_s = (shard->now.wall_ms - client->opened_ms) / 1000;
+    buf_append_format(
+        text,
+        "id=%" PRIu64 " addr=?:0 laddr=%s fd=0 name=%.*s age=%" PRIu64
+        " idle=0 flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 "
+        "rbs=0 rbp=0 obl=%zu oll=0 omem=%zu tot-mem=%zu events=r cmd=client|info user=default redir=-1",
+        client->id, shard->resp_address, client->name_size, client->name, age_s, client->out.size,
+        client->out.capacity, sizeof *client + client->out.capacity);
+    buf_append_format(text, " resp=%u lib-name=%.*s lib-ver=%.*s\n", client->proto, client->lib_name_size,
+                      client->lib_name, client->lib_version_size, client->lib_version);
 }

@@ -6,6 +6,9 @@
 
 #include "shard/state.h"
 
+/* Answers kept for a node that is not reached yet; its requests are few before it has greeted everybody. */
+#define HELD_ANSWERS_BYTES_MAX (256u << 10)
+
 /* Buffers that grew past this are given back when they have been sent. */
 #define OUTPUT_KEEP_BYTES (256u << 10)
 
@@ -54,6 +57,7 @@ struct buf *peer_output(struct peer *peer)
 static void peer_free(struct peer *peer)
 {
     buf_free(&peer->out);
+    buf_free(&peer->held);
     buf_free(&peer->greeting);
 }
 
@@ -61,6 +65,7 @@ static void peer_init(struct shard *shard, struct peer *peer, uint64_t node)
 {
     *peer = (struct peer){.node = node};
     buf_init(&peer->out, &shard->alloc);
+    buf_init(&peer->held, &shard->alloc);
     buf_init(&peer->greeting, &shard->alloc);
     const struct meta_member *member = meta_member_find(&shard->meta, node);
     if (member == NULL)
@@ -116,16 +121,38 @@ void peers_free(struct shard *shard)
     map_free(&shard->links);
 }
 
+static void connect_peer(struct shard *shard, struct peer *peer)
+{
+    peer->asked_connect = true;
+    struct effect *effect = effects_add(shard->effects, EFFECT_PEER_CONNECT);
+    effect->node = peer->node;
+    effect->bytes = span_of_text(shard->ring->nodes[peer->index].peer_address);
+}
+
+/* A node that reaches us can be reached: its answers come by our connection to it. */
+static void redial(struct shard *shard, struct peer *peer)
+{
+    if (peer->connected || peer->asked_redial)
+        return;
+    peer->asked_redial = true;
+    connect_peer(shard, peer);
+}
+
+struct buf *peer_answer_output(struct shard *shard, struct peer *peer)
+{
+    if (peer == NULL || peer->reachable)
+        return peer_output(peer);
+    /* A node that starts reaches us a moment before we reach it: what it asks meanwhile is answered then. */
+    redial(shard, peer);
+    return peer->held.size < HELD_ANSWERS_BYTES_MAX ? &peer->held : NULL;
+}
+
 void peers_start(struct shard *shard)
 {
     for (uint16_t i = 0; i < shard->peer_count; i++) {
         struct peer *peer = &shard->peers[i];
-        if (peer->asked_connect)
-            continue;
-        peer->asked_connect = true;
-        struct effect *effect = effects_add(shard->effects, EFFECT_PEER_CONNECT);
-        effect->node = peer->node;
-        effect->bytes = span_of_text(shard->ring->nodes[peer->index].peer_address);
+        if (!peer->asked_connect)
+            connect_peer(shard, peer);
     }
 }
 
@@ -201,10 +228,12 @@ static void peer_lost(struct shard *shard, struct peer *peer)
     bool was_reachable = peer->reachable;
     peer->connected = false;
     peer->reachable = false;
+    peer->asked_redial = false;
     buf_clear(&peer->out);
     buf_clear(&peer->greeting);
     if (!was_reachable)
         return;
+    buf_free(&peer->held);
     shard->client_map_stale = true;
     if (shard->options.shard == 0)
         say(shard, SAY_WARNING, "node %s is unreachable", shard->ring->nodes[peer->index].name);
@@ -220,6 +249,9 @@ static void peer_welcomed(struct shard *shard, struct peer *peer, const struct f
     span_copy_text(welcome->resp_address, peer->resp_address, sizeof peer->resp_address);
     span_copy_text(welcome->http_address, peer->http_address, sizeof peer->http_address);
     shard->client_map_stale = true;
+    buf_append_span(&peer->out, buf_span(&peer->held));
+    peer->out.failed = false;
+    buf_free(&peer->held);
     if (shard->options.shard != 0)
         return;
     say(shard, SAY_INFO, "node %s is reachable", shard->ring->nodes[peer->index].name);
@@ -358,14 +390,25 @@ static void link_data(struct shard *shard, struct link *link, struct event *even
     event->need = 0;
 }
 
+static void link_moved(struct shard *shard, const struct event *event)
+{
+    struct peer *peer = peer_of_node(shard, event->node);
+    if (link_add(shard, event->link, event->node) == NULL)
+        link_close(shard, event->link);
+    else if (peer != NULL)
+        redial(shard, peer);
+}
+
 void link_event(struct shard *shard, struct event *event)
 {
     struct link *link = map_get(&shard->links, event->link);
     switch (event->kind) {
     case EVENT_LINK_OPEN:
-    case EVENT_LINK_MOVED:
-        if (link == NULL && link_add(shard, event->link, event->node) == NULL)
+        if (link_add(shard, event->link, 0) == NULL)
             link_close(shard, event->link);
+        return;
+    case EVENT_LINK_MOVED:
+        link_moved(shard, event);
         return;
     case EVENT_LINK_CLOSED:
         alloc_put(&shard->alloc, map_take(&shard->links, event->link), sizeof *link);

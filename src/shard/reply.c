@@ -92,8 +92,9 @@ static void reply_failure(struct pending *pending, const struct result *result)
         return;
     }
     enum status status = result->outcome == OUTCOME_UNKNOWN ? STATUS_OUTCOME_UNKNOWN : result->status;
+    bool read_timed_out = status == STATUS_TIMED_OUT && !is_write(pending->command);
     struct http_reply reply = {
-        .http_status = http_status_of(status),
+        .http_status = read_timed_out ? 504 : http_status_of(status),
         .version_minor = pending->http_minor,
         .keep_alive = pending->http_keep_alive,
         .head = pending->http_head,
@@ -202,7 +203,8 @@ static void reply_time_left(struct shard *shard, struct pending *pending, const 
     int64_t left_ms = (int64_t)(result->expiry_ms - shard->now.wall_ms);
     if (result->expiry_ms < shard->now.wall_ms)
         left_ms = 0;
-    resp_reply_integer(&pending->reply, pending->command == COMMAND_TTL ? left_ms / 1000 + (left_ms % 1000 >= 500) : left_ms);
+    resp_reply_integer(&pending->reply,
+                       pending->command == COMMAND_TTL ? left_ms / 1000 + (left_ms % 1000 >= 500) : left_ms);
 }
 
 static void reply_value(struct pending *pending, const struct result *result)

@@ -311,6 +311,7 @@ static void dispatch(struct shard *shard, struct event *event)
             say(shard, SAY_ERROR,
                 event->flag ? "the disk is full: writes are refused" : "the disk has room again");
         shard->log.full = event->flag;
+        coordinator_stamps(shard);
         return;
     case EVENT_COLD_RESULT:
         storage_cold_result(shard, event);

@@ -86,10 +86,11 @@ struct event {
 enum effect_kind {
     EFFECT_CLIENT_SEND = 1, /* client, bytes; with flag the connection is closed after them */
     EFFECT_CLIENT_RESUME,   /* client: no longer paused */
-    EFFECT_PEER_CONNECT,    /* node, bytes: its "host:port"; keep an outgoing connection to it from now on */
-    EFFECT_PEER_SEND,       /* node, bytes: whole frames; dropped if there is no connection */
-    EFFECT_PEER_DROP,       /* node: close the outgoing connection; it is made anew after a backoff */
-    EFFECT_LINK_SEND,       /* link, bytes; with flag it is closed after them */
+    EFFECT_PEER_CONNECT, /* node, bytes: its "host:port"; keep an outgoing connection to it from now on; asked for
+                             * again: it answers now, so dial at once if it is not connected */
+    EFFECT_PEER_SEND,   /* node, bytes: whole frames; dropped if there is no connection */
+    EFFECT_PEER_DROP,   /* node: close the outgoing connection; it is made anew after a backoff */
+    EFFECT_LINK_SEND,   /* link, bytes; with flag it is closed after them */
     EFFECT_LINK_MOVE,   /* link, shard, node: hand it (and its unconsumed bytes) to that shard of this node */
     EFFECT_LOCAL_SEND,  /* shard, bytes: whole frames for another shard of this node; never lost */
     EFFECT_LOG_APPEND,  /* sequence, bytes: payload of one batch; entries; flag: it holds clock bounds */
@@ -145,7 +146,7 @@ struct shard_options {
     struct hlc_bounds bounds; /* what recovery found */
     struct span resp_address; /* what clients are told to connect to; copied */
     struct span http_address;
-    size_t memory_bytes; /* this shard's share of the node's budget */
+    size_t memory_bytes;  /* this shard's share of the node's budget */
     size_t row_bytes_max; /* rows get no more than this of it; 0 = their usual part */
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;

@@ -72,11 +72,13 @@ struct peer {
     bool connected;     /* the outgoing connection stands */
     bool reachable;     /* and the greeting was accepted */
     bool asked_connect; /* EFFECT_PEER_CONNECT was emitted */
+    bool asked_redial;  /* and once more since it was lost, because the node showed that it is there */
     bool vouched;       /* shard 0: says that it never knew this node under another directory */
     uint16_t shards;    /* its K; 0 = not known yet */
     uint64_t directory;
     uint64_t ring_asked_us;
     struct buf out;      /* frames gathered in this turn */
+    struct buf held;     /* answers to a node that reached us before we reached it */
     struct buf greeting; /* HELLO, sent before anything else */
     char resp_address[ADDRESS_BYTES_MAX + 1];
     char http_address[ADDRESS_BYTES_MAX + 1];
@@ -449,6 +451,8 @@ struct peer *peer_of_index(struct shard *shard, uint16_t index);
 bool node_reachable(struct shard *shard, uint16_t index);
 /* Where to append a frame for this node; NULL when it is unreachable or has too much waiting. */
 struct buf *peer_output(struct peer *peer);
+/* The same for an answer, which may also wait until the node is reached. */
+struct buf *peer_answer_output(struct shard *shard, struct peer *peer);
 void peer_event(struct shard *shard, struct event *event);
 void link_event(struct shard *shard, struct event *event);
 struct frame_head frame_head_of(const struct shard *shard, uint8_t to_shard, uint64_t request);

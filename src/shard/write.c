@@ -59,6 +59,8 @@ void write_stamp(struct shard *shard, struct request *request)
         above = stamp_max(above, request->applies_to);
     shard->stamped_us = shard->now.mono_us;
     enum status status = hlc_stamp(&shard->hlc, shard->now.wall_ms, above, &stamp);
+    if (status == STATUS_WAIT && shard->log.full)
+        status = STATUS_DISK_FULL; /* the bound that it waits for cannot be persisted */
     if (status == STATUS_WAIT) {
         list_remove(&request->parked);
         list_push_back(&shard->stamp_waiters, &request->parked);

@@ -332,6 +332,9 @@ static void test_dir_with_other_peoples_files_is_not_taken(void **state)
     char *path = files_join(fixture->path, "thesis.tex");
     assert_int_equal(files_replace(path, span_of_text("x"), NULL), STATUS_OK);
     expect_refusal(fixture, (struct opening){0}, STATUS_BAD_REQUEST, "thesis.tex");
+    char *lock = files_join(fixture->path, "lock");
+    assert_int_not_equal(access(lock, F_OK), 0); /* nothing was added to it */
+    free(lock);
     assert_int_equal(unlink(path), 0);
     free(path);
     data_dir_close(must_open(fixture, (struct opening){0}), true);

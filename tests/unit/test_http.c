@@ -485,23 +485,23 @@ static void strings_become_valid_json(void **state)
     struct buf buf;
     alloc_init(&alloc, BUDGET);
     buf_init(&buf, &alloc);
-    json_string(&buf, span_of_text("a\"\\/\b\f\n\r\t\x01\x7f"));
+    json_put_string(&buf, span_of_text("a\"\\/\b\f\n\r\t\x01\x7f"));
     check_reply(&buf, "\"a\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\\u007f\"");
-    json_escape(&buf, span_of("\0", 1));
+    json_put_escaped(&buf, span_of("\0", 1));
     check_reply(&buf, "\\u0000");
     /* Well-formed: two, three and four bytes. */
-    json_escape(&buf, span_of_text("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"));
+    json_put_escaped(&buf, span_of_text("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"));
     check_reply(&buf, "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
 #define BAD "\xef\xbf\xbd"
     /* The Unicode standard's example of maximal parts, overlong forms, surrogates, past the end, cut off. */
-    json_escape(&buf, span_of_text("a\xf1\x80\x80\xe1\x80\xc2"
+    json_put_escaped(&buf, span_of_text("a\xf1\x80\x80\xe1\x80\xc2"
                                    "b\x80"
                                    "c\x80\xbf"
                                    "d"));
     check_reply(&buf, "a" BAD BAD BAD "b" BAD "c" BAD BAD "d");
-    json_escape(&buf, span_of_text("\xc0\xaf\xe0\x80\xed\xa0\x80\xf4\x90\xff"));
+    json_put_escaped(&buf, span_of_text("\xc0\xaf\xe0\x80\xed\xa0\x80\xf4\x90\xff"));
     check_reply(&buf, BAD BAD BAD BAD BAD BAD BAD BAD BAD BAD);
-    json_escape(&buf, span_of_text("x\xe2\x82"));
+    json_put_escaped(&buf, span_of_text("x\xe2\x82"));
     check_reply(&buf, "x" BAD);
     buf_free(&buf);
 }
