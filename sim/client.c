@@ -61,8 +61,8 @@ static void connect_to(struct world *world, struct sim_client *client, uint16_t 
 void client_close(struct world *world, struct sim_client *client)
 {
     assert(client->connected);
-    shard_post(world, &world->nodes[client->node], client->shard, EVENT_CLIENT_CLOSED, (struct span){0})->client =
-        client->number;
+    shard_post(world, &world->nodes[client->node], client->shard, EVENT_CLIENT_CLOSED, (struct span){0})
+        ->client = client->number;
     forget_connection(client);
 }
 
@@ -87,8 +87,8 @@ static void bytes_at_server(struct world *world, struct happening *happening)
         return;
     buf_append_span(&client->to_server, buf_span(&happening->bytes));
     if (!client->paused)
-        shard_post(world, &world->nodes[client->node], client->shard, EVENT_CLIENT_DATA, (struct span){0})->client =
-            client->number;
+        shard_post(world, &world->nodes[client->node], client->shard, EVENT_CLIENT_DATA, (struct span){0})
+            ->client = client->number;
 }
 
 void client_send(struct world *world, struct sim_client *client)
@@ -108,7 +108,8 @@ void client_resumed(struct world *world, uint64_t number)
     if (client == NULL)
         return;
     client->paused = false;
-    shard_post(world, &world->nodes[client->node], client->shard, EVENT_CLIENT_DATA, (struct span){0})->client = number;
+    shard_post(world, &world->nodes[client->node], client->shard, EVENT_CLIENT_DATA, (struct span){0})
+        ->client = number;
 }
 
 static void bytes_at_client(struct world *world, struct happening *happening)
@@ -120,7 +121,8 @@ static void bytes_at_client(struct world *world, struct happening *happening)
     client_take_replies(world, client);
     if (happening->number2 != 0 && client->connected) {
         if (client->commands_count > 0)
-            world_fail(world, HISTORY_KEY_NONE, "requests: a connection was closed with %u commands unanswered",
+            world_fail(world, HISTORY_KEY_NONE,
+                       "requests: a connection was closed with %u commands unanswered",
                        client->commands_count);
         forget_connection(client);
     }
@@ -215,8 +217,8 @@ void client_issue_consistency(struct world *world, struct sim_client *client, ui
     note_command(world, client, 0, 0);
 }
 
-static uint32_t remember(struct world *world, const struct sim_client *client, const struct operation_plan *plan,
-                         uint32_t key)
+static uint32_t remember(struct world *world, const struct sim_client *client,
+                         const struct operation_plan *plan, uint32_t key)
 {
     uint8_t quorum = (uint8_t)(world->ring->replicas / 2 + 1);
     struct history_op op = {
@@ -236,9 +238,10 @@ static uint32_t remember(struct world *world, const struct sim_client *client, c
         op.value = VALUE_UNREAD;
     uint32_t index = history_add(&world->history, &op);
     if (world_traces(world, key)) {
-        world_say(world, key, "client %u -> n%u.%u  #%u %s key %u value %u  R=%u W=%u%s%" PRIu64, client->index,
-                  client->node + 1u, client->shard, index, history_kind_name(op.kind), key,
-                  op.value == VALUE_UNREAD ? 0 : op.value, op.r, op.w, op.ttl_ms ? " ttl ms " : " ", op.ttl_ms);
+        world_say(world, key, "client %u -> n%u.%u  #%u %s key %u value %u  R=%u W=%u%s%" PRIu64,
+                  client->index, client->node + 1u, client->shard, index, history_kind_name(op.kind), key,
+                  op.value == VALUE_UNREAD ? 0 : op.value, op.r, op.w, op.ttl_ms ? " ttl ms " : " ",
+                  op.ttl_ms);
     }
     return index;
 }
@@ -285,7 +288,9 @@ static void issue_http(struct world *world, struct sim_client *client, const str
                        uint32_t first)
 {
     struct buf *out = &client->sending;
-    const char *start = plan->kind == HISTORY_GET ? "GET /get" : plan->kind == HISTORY_SET ? "PUT /put" : "DELETE /delete";
+    const char *start = plan->kind == HISTORY_GET   ? "GET /get"
+                        : plan->kind == HISTORY_SET ? "PUT /put"
+                                                    : "DELETE /delete";
     buf_append_format(out, "%s?key=", start);
     put_encoded(out, plan->keys[0]);
     buf_append_text(out, " HTTP/1.1\r\nHost: sim\r\n");
@@ -395,7 +400,8 @@ static void look_due(struct world *world, struct happening *happening)
         return;
     oracle_request_time(world, client);
     if (!client->scripted && world->faults_on) {
-        if (client->connected && client->commands_count > 0 && world_chance(world, world->swarm.client_leaves))
+        if (client->connected && client->commands_count > 0 &&
+            world_chance(world, world->swarm.client_leaves))
             client_close(world, client);
         if (!client->connected && client->budget > 0)
             try_connect(world, client);

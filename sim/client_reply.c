@@ -94,7 +94,8 @@ static size_t content_length(struct span line)
     size_t size = sizeof name - 1;
     uint64_t number = 0;
     bool is_it = line.size > size && span_is_nocase(span_of(line.data, size), name);
-    return is_it && span_parse_u64(span_of(line.data + size, line.size - size), &number) == STATUS_OK ? number : 0;
+    return is_it && span_parse_u64(span_of(line.data + size, line.size - size), &number) == STATUS_OK ? number
+                                                                                                      : 0;
 }
 
 /* As if it had come as RESP: an element '$' for a value, '+' for done, '-' for an error. */
@@ -122,8 +123,8 @@ static bool take_http(struct span bytes, struct reply *reply)
     else if (parsed && code == 404 && contains(body, "NOT_FOUND"))
         *element = (struct element){.type = '$'};
     else
-        *element = (struct element){
-            .type = '-', .text = contains(body, "\"UNKNOWN\"") ? span_of_text("UNKNOWN") : body};
+        *element = (struct element){.type = '-',
+                                    .text = contains(body, "\"UNKNOWN\"") ? span_of_text("UNKNOWN") : body};
     return true;
 }
 
@@ -156,6 +157,8 @@ static void judge_read(struct world *world, struct history_op *op, const struct 
     world->totals.reads++;
     if (op->value == VALUE_UNREAD)
         world_fail(world, op->key, "register: a read returned bytes that nobody wrote");
+    else
+        oracle_read_answered(world, op);
 }
 
 static void judge_op(struct world *world, const struct sim_client *client, struct history_op *op,
@@ -175,8 +178,9 @@ static void judge_op(struct world *world, const struct sim_client *client, struc
     }
     if (world_traces(world, op->key))
         world_say(world, op->key, "client %u <- n%u.%u  #%u %s key %u: %s, value %u %.*s", client->index,
-                  client->node + 1u, client->shard, (uint32_t)(op - world->history.ops), history_kind_name(op->kind),
-                  op->key, history_outcome_name(op->outcome), op->value == VALUE_UNREAD ? 0 : op->value,
+                  client->node + 1u, client->shard, (uint32_t)(op - world->history.ops),
+                  history_kind_name(op->kind), op->key, history_outcome_name(op->outcome),
+                  op->value == VALUE_UNREAD ? 0 : op->value,
                   element->type == '-' ? (int)(element->text.size < 80 ? element->text.size : 80) : 0,
                   (const char *)element->text.data);
 }

@@ -180,8 +180,8 @@ void disk_truncate(struct sim_disk *disk, uint64_t number, uint64_t size)
 
 /* ---- the machine stops ---------------------------------------------------------------------------------- */
 
-static void write_survives(struct disk_file *file, const struct disk_write *write, const struct disk_crash *crash,
-                           struct prng *prng)
+static void write_survives(struct disk_file *file, const struct disk_write *write,
+                           const struct disk_crash *crash, struct prng *prng)
 {
     struct span bytes = buf_span(&write->bytes);
     if (bytes.size == 0 || prng_chance(prng, crash->lost, 1000000))

@@ -17,9 +17,9 @@ struct disk_write {
 };
 
 struct disk_file {
-    uint64_t number; /* of the segment */
-    struct buf now;    /* as read by a process */
-    struct buf synced; /* as it surely is on the platter */
+    uint64_t number;           /* of the segment */
+    struct buf now;            /* as read by a process */
+    struct buf synced;         /* as it surely is on the platter */
     struct disk_write *writes; /* not synced, in order */
     uint32_t write_count;
     uint32_t write_capacity;
@@ -35,7 +35,7 @@ struct sim_disk {
     struct disk_file **files; /* ascending */
     uint32_t file_count;
     uint32_t file_capacity;
-    struct buf meta; /* empty = no file */
+    struct buf meta;       /* empty = no file */
     struct cold_row *cold; /* ascending by cold key */
     uint32_t cold_count;
     uint32_t cold_capacity;

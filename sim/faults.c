@@ -44,7 +44,8 @@ static void revive(struct world *world, struct happening *happening)
 /* One disk at most is lost in a run, and only where a quorum of the others remains (invariant 1 allows no more). */
 static bool may_wipe(struct world *world)
 {
-    return world->swarm.wipe && world->wiped_count == 0 && world->now_us > 1000000 && world_chance(world, 400000);
+    return world->swarm.wipe && world->wiped_count == 0 && world->now_us > 1000000 &&
+           world_chance(world, 400000);
 }
 
 static void crash_due(struct world *world, struct happening *happening)
@@ -62,7 +63,8 @@ static void crash_due(struct world *world, struct happening *happening)
         node_crash(world, node, world_chance(world, world->swarm.power));
     if (may_wipe(world))
         node_wipe(world, node);
-    struct happening *start = world_plan(world, world->now_us + some_time(world, world->swarm.down_us), start_due);
+    struct happening *start =
+        world_plan(world, world->now_us + some_time(world, world->swarm.down_us), start_due);
     start->object = node;
 }
 

@@ -16,12 +16,12 @@ enum history_kind {
     HISTORY_GET = 1,
     HISTORY_SET,
     HISTORY_DEL,
-    HISTORY_EXPIRE,  /* ttl_ms from when it is carried out */
+    HISTORY_EXPIRE, /* ttl_ms from when it is carried out */
     HISTORY_PERSIST,
 };
 
 enum history_outcome {
-    HISTORY_OPEN = 0,    /* no answer (yet): may take effect at any time */
+    HISTORY_OPEN = 0, /* no answer (yet): may take effect at any time */
     HISTORY_DONE,
     HISTORY_NOT_APPLIED, /* promised to have had no effect; of a read: failed */
     HISTORY_UNKNOWN,     /* may take effect at any time */
@@ -29,17 +29,17 @@ enum history_outcome {
 
 struct history_op {
     uint32_t key;
-    uint32_t value;      /* written or read: unique for each write of a value */
+    uint32_t value; /* written or read: unique for each write of a value */
     enum history_kind kind;
     enum history_outcome outcome;
-    uint8_t r;           /* as numbers of replicas */
+    uint8_t r; /* as numbers of replicas */
     uint8_t w;
     uint16_t client;
-    uint16_t node;       /* that was asked */
-    bool found;          /* EXPIRE, PERSIST, DEL: answered 1 */
+    uint16_t node;         /* that was asked */
+    bool found;            /* EXPIRE, PERSIST, DEL: answered 1 */
     uint16_t wiped_at_ask; /* disks lost when it was asked, and when it was answered */
     uint16_t wiped_at_answer;
-    uint64_t ttl_ms;     /* 0 = none */
+    uint64_t ttl_ms; /* 0 = none */
     uint64_t asked_us;
     uint64_t answered_us; /* HISTORY_NEVER while open */
 };

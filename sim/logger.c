@@ -75,7 +75,8 @@ static void tell_durable(struct world *world, struct sim_node *node)
     struct sim_log *log = &node->log;
     bool always = world->swarm.durability == SIM_DURABILITY_ALWAYS;
     for (uint16_t i = 0; i < node->shards; i++) {
-        uint64_t sequence = always ? log_writer_durable(&log->writer, i) : log_writer_written(&log->writer, i);
+        uint64_t sequence =
+            always ? log_writer_durable(&log->writer, i) : log_writer_written(&log->writer, i);
         if (sequence <= log->reported[i] || sequence <= LOG_SEQUENCE_INHERITED)
             continue;
         log->reported[i] = sequence;

@@ -41,17 +41,18 @@ static void on_abort(int number)
 
 static void usage(void)
 {
-    (void)puts("Usage: rondo-sim [--seed S] [--runs N] [--scenario NAME|all] [--list] [--verbose]\n"
-               "                 [--check-determinism]\n"
-               "\n"
-               "Runs whole clusters in one thread against every fault that a seed draws, and checks DESIGN's\n"
-               "invariants. Same seed, same run.\n"
-               "\n"
-               "    rondo-sim --seed 42                 one seed\n"
-               "    rondo-sim --seed 1 --runs 1000      seeds 1 to 1000, then every named scenario\n"
-               "    rondo-sim --scenario torn-tail      one scenario\n"
-               "    rondo-sim --seed 42 --verbose       one seed with its whole timeline\n"
-               "    rondo-sim --check-determinism ...   runs every seed twice and compares the runs");
+    (void)puts(
+        "Usage: rondo-sim [--seed S] [--runs N] [--scenario NAME|all] [--list] [--verbose]\n"
+        "                 [--check-determinism]\n"
+        "\n"
+        "Runs whole clusters in one thread against every fault that a seed draws, and checks DESIGN's\n"
+        "invariants. Same seed, same run.\n"
+        "\n"
+        "    rondo-sim --seed 42                 one seed\n"
+        "    rondo-sim --seed 1 --runs 1000      seeds 1 to 1000, then every named scenario\n"
+        "    rondo-sim --scenario torn-tail      one scenario\n"
+        "    rondo-sim --seed 42 --verbose       one seed with its whole timeline\n"
+        "    rondo-sim --check-determinism ...   runs every seed twice and compares the runs");
 }
 
 static bool parse_number(const char *text, uint64_t *number)
@@ -172,8 +173,8 @@ static bool run_checked(const struct settings *settings, struct run *run, struct
         run_once(run, &again);
         outcome.failed = again.digest != outcome.digest;
         (void)snprintf(outcome.failure, sizeof outcome.failure,
-                       "determinism: the same seed gave another run (%016" PRIx64 ", %016" PRIx64 ")", outcome.digest,
-                       again.digest);
+                       "determinism: the same seed gave another run (%016" PRIx64 ", %016" PRIx64 ")",
+                       outcome.digest, again.digest);
     } else if (outcome.failed && !settings->verbose) {
         struct outcome_of_run again;
         run->trace = true;
@@ -183,8 +184,8 @@ static bool run_checked(const struct settings *settings, struct run *run, struct
     if (!outcome.failed)
         return true;
     (void)printf("FAILED %s%s%" PRIu64 ": %s\nrepeat with: %s --verbose\n",
-                 run->scenario != NULL ? run->scenario->name : "", run->scenario != NULL ? ", seed " : "seed ",
-                 run->seed, outcome.failure, repeat_command);
+                 run->scenario != NULL ? run->scenario->name : "",
+                 run->scenario != NULL ? ", seed " : "seed ", run->seed, outcome.failure, repeat_command);
     return false;
 }
 
@@ -199,7 +200,8 @@ static double seconds_now(void)
 
 static void print_totals(const struct totals *totals, double seconds)
 {
-    (void)printf("%" PRIu64 " seeds in %.1f s (%.0f seeds/s), %.0f simulated seconds, %" PRIu64 " happenings\n",
+    (void)printf("%" PRIu64 " seeds in %.1f s (%.0f seeds/s), %.0f simulated seconds, %" PRIu64
+                 " happenings\n",
                  totals->seeds, seconds, seconds > 0 ? (double)totals->seeds / seconds : 0,
                  (double)totals->simulated_us / 1e6, totals->happenings);
 #define TOTAL(name) (void)printf("  %-16s %" PRIu64 "\n", #name, totals->name);

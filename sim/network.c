@@ -66,7 +66,9 @@ static void plan_connect(struct world *world, uint16_t from, uint16_t shard, uin
     struct sim_outgoing *outgoing = &world->nodes[from].outgoing[shard][to];
     uint64_t backoff_us = (uint64_t)outgoing->backoff_ms * 1000;
     uint32_t next_ms = 2 * outgoing->backoff_ms;
-    outgoing->backoff_ms = next_ms > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : next_ms < BACKOFF_MIN_MS ? BACKOFF_MIN_MS : next_ms;
+    outgoing->backoff_ms = next_ms > BACKOFF_MAX_MS   ? BACKOFF_MAX_MS
+                           : next_ms < BACKOFF_MIN_MS ? BACKOFF_MIN_MS
+                                                      : next_ms;
     uint64_t at_us = world->now_us + backoff_us + world_draw(world, 0, backoff_us / 2 + 100);
     struct happening *happening = world_plan(world, at_us, connect_due);
     happening->object = &world->nodes[from];
@@ -103,7 +105,8 @@ static void to_ends(struct world *world, struct sim_connection *connection)
     buf_free(&connection->to_input);
     if (receiver_lives(world, connection) && !connection->moving)
         shard_post(world, &world->nodes[connection->to], connection->to_shard, EVENT_LINK_CLOSED,
-                   (struct span){0})->link = connection->link;
+                   (struct span){0})
+            ->link = connection->link;
 }
 
 static void from_end_due(struct world *world, struct happening *happening)
@@ -131,9 +134,9 @@ static struct sim_connection *connection_new(struct world *world)
     struct sim_network *network = &world->network;
     if (network->count == network->capacity) {
         uint32_t capacity = network->capacity == 0 ? 64 : 2 * network->capacity;
-        network->connections =
-            alloc_resize(&world->alloc, network->connections, network->capacity * sizeof(struct sim_connection *),
-                         capacity * sizeof(struct sim_connection *));
+        network->connections = alloc_resize(&world->alloc, network->connections,
+                                            network->capacity * sizeof(struct sim_connection *),
+                                            capacity * sizeof(struct sim_connection *));
         assert(network->connections != NULL);
         network->capacity = capacity;
     }
@@ -152,7 +155,8 @@ static void connected(struct world *world, struct happening *happening)
     struct sim_node *to = &world->nodes[connection->to];
     if (!sender_lives(world, connection) || !connection->from_open)
         return;
-    bool path = !blocked(world, connection->from, connection->to) && !blocked(world, connection->to, connection->from);
+    bool path = !blocked(world, connection->from, connection->to) &&
+                !blocked(world, connection->to, connection->from);
     if (!path || !to->running || to->paused_until_us > world->now_us) {
         from_ends(world, connection);
         return;
@@ -162,7 +166,8 @@ static void connected(struct world *world, struct happening *happening)
     connection->up = true;
     outgoing_of(world, connection)->backoff_ms = BACKOFF_MIN_MS;
     shard_post(world, to, 0, EVENT_LINK_OPEN, (struct span){0})->link = connection->link;
-    shard_post(world, &world->nodes[connection->from], connection->from_shard, EVENT_PEER_UP, (struct span){0})
+    shard_post(world, &world->nodes[connection->from], connection->from_shard, EVENT_PEER_UP,
+               (struct span){0})
         ->node = to->id;
 }
 
@@ -181,17 +186,20 @@ static void connect_due(struct world *world, struct happening *happening)
     connection->from_life = node->life;
     connection->from_open = true;
     outgoing->connection = connection;
-    bool path = !blocked(world, connection->from, connection->to) && !blocked(world, connection->to, connection->from);
+    bool path = !blocked(world, connection->from, connection->to) &&
+                !blocked(world, connection->to, connection->from);
     uint64_t us = delay_us(world, connection->from, connection->to);
     (void)plan_for(world, connection, world->now_us + (path ? us : CONNECT_TIMEOUT_US), connected);
 }
 
+/* Asked for again, it is tried at once; a plan that waits for its backoff finds the connection made. */
 void network_want(struct world *world, struct sim_node *node, uint16_t shard, uint64_t peer)
 {
     uint16_t to = world_node_index(world, peer);
     assert(to < world->node_count && to != node->index);
     struct sim_outgoing *outgoing = &node->outgoing[shard][to];
-    assert(!outgoing->wanted);
+    if (outgoing->connection != NULL)
+        return;
     *outgoing = (struct sim_outgoing){.wanted = true};
     plan_connect(world, node->index, shard, to);
 }
@@ -208,7 +216,8 @@ void network_drop(struct world *world, struct sim_node *node, uint16_t shard, ui
 static void post_link_data(struct world *world, struct sim_connection *connection)
 {
     if (!connection->moving)
-        shard_post(world, &world->nodes[connection->to], connection->to_shard, EVENT_LINK_DATA, (struct span){0})
+        shard_post(world, &world->nodes[connection->to], connection->to_shard, EVENT_LINK_DATA,
+                   (struct span){0})
             ->link = connection->link;
 }
 
@@ -221,7 +230,8 @@ static void arrives(struct world *world, struct happening *happening)
     post_link_data(world, connection);
 }
 
-static void send_bytes(struct world *world, struct sim_connection *connection, struct span bytes, bool in_order)
+static void send_bytes(struct world *world, struct sim_connection *connection, struct span bytes,
+                       bool in_order)
 {
     uint16_t from = connection->from;
     uint16_t to = connection->to;
@@ -244,7 +254,8 @@ static void send_frame(struct world *world, struct sim_connection *connection, s
     world->totals.frames++;
     struct sim_network *network = &world->network;
     bool lost = world->faults_on && world_chance(world, world->swarm.loss);
-    if (blocked(world, connection->from, connection->to) && !(world->faults_on && world->swarm.partition_stalls))
+    if (blocked(world, connection->from, connection->to) &&
+        !(world->faults_on && world->swarm.partition_stalls))
         lost = true;
     if (network->filter != NULL && network->filter(world, connection->from, connection->to, frame))
         lost = true;
@@ -291,7 +302,8 @@ static void answer_arrives(struct world *world, struct happening *happening)
     if (connection->cut || !connection->from_open || !sender_lives(world, connection))
         return;
     buf_append_span(&connection->from_input, buf_span(&happening->bytes));
-    shard_post(world, &world->nodes[connection->from], connection->from_shard, EVENT_PEER_DATA, (struct span){0})
+    shard_post(world, &world->nodes[connection->from], connection->from_shard, EVENT_PEER_DATA,
+               (struct span){0})
         ->node = world->nodes[connection->to].id;
 }
 
@@ -322,14 +334,14 @@ static void moved(struct world *world, struct happening *happening)
     if (!receiver_lives(world, connection))
         return;
     struct sim_node *node = &world->nodes[connection->to];
-    struct event *event =
-        shard_post(world, node, connection->to_shard, EVENT_LINK_MOVED, (struct span){0});
+    struct event *event = shard_post(world, node, connection->to_shard, EVENT_LINK_MOVED, (struct span){0});
     event->link = connection->link;
     event->node = happening->number;
     if (connection->to_open)
         post_link_data(world, connection);
     else
-        shard_post(world, node, connection->to_shard, EVENT_LINK_CLOSED, (struct span){0})->link = connection->link;
+        shard_post(world, node, connection->to_shard, EVENT_LINK_CLOSED, (struct span){0})->link =
+            connection->link;
 }
 
 void network_link_move(struct world *world, struct sim_node *node, const struct effect *effect)
@@ -408,7 +420,8 @@ void network_break(struct world *world, uint16_t a, uint16_t b)
     struct sim_network *network = &world->network;
     for (uint32_t i = 0; i < network->count; i++) {
         struct sim_connection *connection = network->connections[i];
-        bool between = (connection->from == a && connection->to == b) || (connection->from == b && connection->to == a);
+        bool between =
+            (connection->from == a && connection->to == b) || (connection->from == b && connection->to == a);
         if (between && connection->up && !connection->cut && (connection->from_open || connection->to_open))
             cut(world, connection, world_draw(world, 0, 5000), world_draw(world, 0, 5000));
     }

@@ -34,11 +34,19 @@ struct oracle_replica {
     struct version durable;  /* highest registers on its disk; empty after a wipe */
     struct version ever;     /* the same, wipes forgotten */
     struct version promised; /* highest told to anybody */
+    struct version held;     /* of the row that it logged last, or recovered */
 };
 
 struct oracle_stamp {
     uint64_t key; /* of the table: a hash of (key, stamp); 0 = free */
     uint64_t content;
+    struct stamp applies_to; /* of an override */
+};
+
+/* The stamps under which a value was written: at its acknowledgement the highest is that of the write's last round. */
+struct oracle_value {
+    struct stamp lowest;
+    struct stamp highest;
 };
 
 struct oracle_exchange {
@@ -58,9 +66,8 @@ struct oracles {
     struct oracle_exchange *exchanges;
     uint32_t exchange_count;
     uint32_t exchange_capacity;
-    /* The highest stamp seen for each written value: at its acknowledgement that is the write's own. */
-    struct stamp *value_stamps;
-    uint32_t value_stamp_capacity;
+    struct oracle_value *values; /* by number */
+    uint32_t value_capacity;
     struct buf samples[HISTORY_KEYS_MAX][ORACLE_SAMPLES];
     uint32_t sample_next[HISTORY_KEYS_MAX];
 };
@@ -70,6 +77,8 @@ void oracles_free(struct oracles *oracles);
 
 /* A record was seen on its way somewhere (a frame or the log). */
 void oracle_record_seen(struct world *world, uint32_t key, struct span record);
+/* The value that an override seen before applies to; none if it was not seen. */
+struct stamp oracle_override_applies_to(struct world *world, uint32_t key, struct stamp override);
 /* A frame leaves a node for another. */
 void oracle_frame_sent(struct world *world, struct sim_node *from, struct sim_node *to,
                        const struct frame *frame);
@@ -86,6 +95,8 @@ void oracle_node_wiped(struct world *world, struct sim_node *node);
 void oracle_node_recovered(struct world *world, struct sim_node *node);
 /* A client was told that a write is done. */
 void oracle_write_acked(struct world *world, const struct history_op *op);
+/* A client was told a value. */
+void oracle_read_answered(struct world *world, const struct history_op *op);
 /* A reply came late, or not at all: called at each reply and whenever a client looks. */
 void oracle_request_time(struct world *world, const struct sim_client *client);
 /* After each turn of a shard. */

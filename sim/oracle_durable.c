@@ -1,8 +1,10 @@
 /* What was promised is on the disk.
  *
+ * A replica never goes back: each row that it logs covers what it held of the key before.
+ *
  * Invariant 5: when an acknowledgement or a read's answer leaves a node, the node's disk holds a version at least as
  * new; and every recovery brings back at least what the node ever told anybody. Invariant 1, directly: when a client
- * hears that a write is done, W of the key's natural replicas have had it, or something newer, on their disks.
+ * hears that a write is done, W of the key's natural replicas have had it, or something newer, on their disks; and N - R + 1 of them hold what a read with 2R > N answers.
  *
  * Below `always`, "on the disk" is "given to the operating system", and such worlds lose no machines. */
 #include <assert.h>
@@ -11,20 +13,25 @@
 #include "base/hash.h"
 #include "sim/world.h"
 
-/* An override counts only for its value. */
-static bool version_covers(struct version held, struct version promised)
+/* As the merge orders them: the value, then the override by the value it applies to and its own stamp. */
+static bool version_covers(struct world *world, uint32_t key, struct version held, struct version promised)
 {
     int order = stamp_compare(held.value, promised.value);
+    if (order != 0)
+        return order > 0;
+    order = stamp_compare(oracle_override_applies_to(world, key, held.override),
+                          oracle_override_applies_to(world, key, promised.override));
     return order != 0 ? order > 0 : stamp_compare(held.override, promised.override) >= 0;
 }
 
-static void version_raise(struct version *version, struct version seen)
+static void version_raise(struct world *world, uint32_t key, struct version *version, struct version seen)
 {
-    if (version_covers(seen, *version))
+    if (version_covers(world, key, seen, *version))
         *version = seen;
 }
 
-static void format_versions(struct version promised, struct version held, char text[2 * STAMP_TEXT_BYTES_MAX + 32])
+static void format_versions(struct version promised, struct version held,
+                            char text[2 * STAMP_TEXT_BYTES_MAX + 32])
 {
     size_t size = stamp_format(promised.value, text);
     memcpy(text + size, ", held ", 7);
@@ -37,9 +44,9 @@ static struct oracle_row *row_add(struct oracles *oracles, uint16_t node)
 {
     if (oracles->row_count[node] == oracles->row_capacity[node]) {
         uint32_t capacity = oracles->row_capacity[node] == 0 ? 64 : 2 * oracles->row_capacity[node];
-        oracles->rows[node] =
-            alloc_resize(oracles->alloc, oracles->rows[node], oracles->row_capacity[node] * sizeof(struct oracle_row),
-                         capacity * sizeof(struct oracle_row));
+        oracles->rows[node] = alloc_resize(oracles->alloc, oracles->rows[node],
+                                           oracles->row_capacity[node] * sizeof(struct oracle_row),
+                                           capacity * sizeof(struct oracle_row));
         assert(oracles->rows[node] != NULL);
         oracles->row_capacity[node] = capacity;
     }
@@ -60,14 +67,23 @@ void oracle_log_append(struct world *world, struct sim_node *node, uint16_t shar
         struct record record;
         if (world->failed || record_parse(entry.record, &record) != STATUS_OK)
             return;
-        *row_add(&world->oracles, node->index) = (struct oracle_row){
-            .shard = shard, .key = key, .sequence = sequence, .version = record_version(&record)};
+        struct oracle_replica *replica = &world->oracles.replica[node->index][key];
+        struct version version = record_version(&record);
+        if (!version_covers(world, key, version, replica->held)) {
+            char text[2 * STAMP_TEXT_BYTES_MAX + 32];
+            format_versions(replica->held, version, text);
+            world_fail(world, key, "went back: %s held key %u at %s", node->name, key, text);
+        }
+        replica->held = version;
+        *row_add(&world->oracles, node->index) =
+            (struct oracle_row){.shard = shard, .key = key, .sequence = sequence, .version = version};
         if (world_traces(world, key))
             world_say(world, key, "%s.%u logs key %u value %u, batch %" PRIu64, node->name, shard, key,
                       record.value.size > 0 ? history_value_of(record.value) : 0, sequence);
     }
     if (status != STATUS_NOT_FOUND)
-        world_fail(world, HISTORY_KEY_NONE, "log: %s.%u appends a batch that does not parse", node->name, shard);
+        world_fail(world, HISTORY_KEY_NONE, "log: %s.%u appends a batch that does not parse", node->name,
+                   shard);
 }
 
 void oracle_log_durable(struct world *world, struct sim_node *node, uint16_t shard, uint64_t sequence)
@@ -81,8 +97,8 @@ void oracle_log_durable(struct world *world, struct sim_node *node, uint16_t sha
             continue;
         }
         struct oracle_replica *replica = &oracles->replica[node->index][rows[i].key];
-        version_raise(&replica->durable, rows[i].version);
-        version_raise(&replica->ever, rows[i].version);
+        version_raise(world, rows[i].key, &replica->durable, rows[i].version);
+        version_raise(world, rows[i].key, &replica->ever, rows[i].version);
     }
     oracles->row_count[node->index] = kept;
 }
@@ -96,8 +112,8 @@ void oracle_row_cold(struct world *world, struct sim_node *node, struct span nam
         return;
     }
     struct oracle_replica *replica = &world->oracles.replica[node->index][key];
-    version_raise(&replica->durable, record_version(&record));
-    version_raise(&replica->ever, record_version(&record));
+    version_raise(world, key, &replica->durable, record_version(&record));
+    version_raise(world, key, &replica->ever, record_version(&record));
 }
 
 void oracle_node_gone(struct world *world, struct sim_node *node)
@@ -109,7 +125,7 @@ void oracle_node_wiped(struct world *world, struct sim_node *node)
 {
     for (uint32_t key = 0; key < HISTORY_KEYS_MAX; key++) {
         struct oracle_replica *replica = &world->oracles.replica[node->index][key];
-        replica->durable = replica->promised = (struct version){0};
+        *replica = (struct oracle_replica){.ever = replica->ever};
     }
 }
 
@@ -124,7 +140,7 @@ static void recovered_row(struct world *world, struct sim_node *node, struct spa
         world_fail(world, key, "recovery: %s holds a row that nobody wrote", node->name);
         return;
     }
-    version_raise(&versions[key], record_version(&record));
+    version_raise(world, key, &versions[key], record_version(&record));
 }
 
 void oracle_node_recovered(struct world *world, struct sim_node *node)
@@ -135,7 +151,8 @@ void oracle_node_recovered(struct world *world, struct sim_node *node)
     memset(rows, 0, sizeof rows);
     for (uint32_t i = 0; i < node->disk.cold_count; i++) {
         struct span cold_key = buf_span(&node->disk.cold[i].key);
-        struct span name = span_of(cold_key.data + COLD_KEY_PREFIX_BYTES, cold_key.size - COLD_KEY_PREFIX_BYTES);
+        struct span name =
+            span_of(cold_key.data + COLD_KEY_PREFIX_BYTES, cold_key.size - COLD_KEY_PREFIX_BYTES);
         recovered_row(world, node, name, buf_span(&node->disk.cold[i].record), versions);
     }
     for (uint16_t shard = 0; shard < node->shards; shard++) {
@@ -152,13 +169,13 @@ void oracle_node_recovered(struct world *world, struct sim_node *node)
     }
     for (uint32_t key = 0; key < HISTORY_KEYS_MAX; key++) {
         struct oracle_replica *replica = &world->oracles.replica[node->index][key];
-        if (!world->damage_expected && !version_covers(versions[key], replica->promised)) {
+        if (!world->damage_expected && !version_covers(world, key, versions[key], replica->promised)) {
             char text[2 * STAMP_TEXT_BYTES_MAX + 32];
             format_versions(replica->promised, versions[key], text);
             world_fail(world, key, "recovery: %s had promised key %u at %s", node->name, key, text);
         }
-        replica->durable = versions[key];
-        version_raise(&replica->ever, versions[key]);
+        replica->durable = replica->held = versions[key];
+        version_raise(world, key, &replica->ever, versions[key]);
     }
 }
 
@@ -212,12 +229,12 @@ static void asked(struct world *world, struct sim_node *from, struct sim_node *t
     uint64_t id = exchange_id(from->index, frame->from_shard, frame->request, to->index);
     exchange_note(&world->oracles, id, key);
     if (world_traces(world, key))
-        world_say(world, key, "%s.%u -> %s  %s key %u request %" PRIx64, from->name, frame->from_shard, to->name,
-                  frame_type_name(frame->type), key, frame->request);
+        world_say(world, key, "%s.%u -> %s  %s key %u request %" PRIx64, from->name, frame->from_shard,
+                  to->name, frame_type_name(frame->type), key, frame->request);
 }
 
-static void promised(struct world *world, struct sim_node *from, struct sim_node *to, const struct frame *frame,
-                     enum status status, struct version version)
+static void promised(struct world *world, struct sim_node *from, struct sim_node *to,
+                     const struct frame *frame, enum status status, struct version version)
 {
     uint64_t id = exchange_id(to->index, frame->to_shard, frame->request, from->index);
     uint32_t key = exchange_key(&world->oracles, id);
@@ -226,22 +243,24 @@ static void promised(struct world *world, struct sim_node *from, struct sim_node
     if (world_traces(world, key)) {
         char text[STAMP_TEXT_BYTES_MAX];
         (void)stamp_format(version.value, text);
-        world_say(world, key, "%s.%u -> %s  %s key %u request %" PRIx64 " %s %s", from->name, frame->from_shard,
-                  to->name, frame_type_name(frame->type), key, frame->request, status_name(status), text);
+        world_say(world, key, "%s.%u -> %s  %s key %u request %" PRIx64 " %s %s", from->name,
+                  frame->from_shard, to->name, frame_type_name(frame->type), key, frame->request,
+                  status_name(status), text);
     }
     if (status != STATUS_OK && status != STATUS_QUARANTINED)
         return;
     struct oracle_replica *replica = &world->oracles.replica[from->index][key];
-    version_raise(&replica->promised, version);
-    if (version_covers(replica->durable, version))
-        return;
     char text[2 * STAMP_TEXT_BYTES_MAX + 32];
+    version_raise(world, key, &replica->promised, version);
+    if (version_covers(world, key, replica->durable, version))
+        return;
     format_versions(version, replica->durable, text);
     world_fail(world, key, "durability: %s tells %s in %s of key %u at %s on its disk", from->name, to->name,
                frame_type_name(frame->type), key, text);
 }
 
-void oracle_frame_sent(struct world *world, struct sim_node *from, struct sim_node *to, const struct frame *frame)
+void oracle_frame_sent(struct world *world, struct sim_node *from, struct sim_node *to,
+                       const struct frame *frame)
 {
     struct frame_put put;
     struct frame_get get;
@@ -274,26 +293,46 @@ void oracle_frame_sent(struct world *world, struct sim_node *from, struct sim_no
 
 /* ---- acknowledged writes -------------------------------------------------------------------------------- */
 
+/* How many natural replicas of the key have had this version of its value, or a newer one, on their disks. */
+static uint32_t count_holders(struct world *world, uint32_t key, struct stamp stamp)
+{
+    struct buf name;
+    buf_init(&name, &world->alloc);
+    history_key_name(key, &name);
+    uint16_t slot = key_slot(buf_span(&name));
+    buf_free(&name);
+    uint32_t holders = 0;
+    for (uint16_t i = 0; i < world->node_count && !stamp_none(stamp); i++) {
+        uint16_t index = ring_node_index(world->ring, world->nodes[i].id);
+        bool replicates = ring_replicates(world->ring, slot, index);
+        holders += replicates && stamp_compare(world->oracles.replica[i][key].ever.value, stamp) >= 0;
+    }
+    return holders;
+}
+
 void oracle_write_acked(struct world *world, const struct history_op *op)
 {
     struct oracles *oracles = &world->oracles;
     if (op->kind != HISTORY_SET)
         return;
-    struct buf name;
-    buf_init(&name, &world->alloc);
-    history_key_name(op->key, &name);
-    uint16_t slot = key_slot(buf_span(&name));
-    buf_free(&name);
     struct stamp stamp = {0};
-    if (op->value < oracles->value_stamp_capacity)
-        stamp = oracles->value_stamps[op->value];
-    uint32_t holders = 0;
-    for (uint16_t i = 0; i < world->node_count && !stamp_none(stamp); i++) {
-        uint16_t index = ring_node_index(world->ring, world->nodes[i].id);
-        bool replicates = ring_replicates(world->ring, slot, index);
-        holders += replicates && stamp_compare(oracles->replica[i][op->key].ever.value, stamp) >= 0;
-    }
+    if (op->value < oracles->value_capacity)
+        stamp = oracles->values[op->value].highest;
+    uint32_t holders = count_holders(world, op->key, stamp);
     if (holders < op->w)
-        world_fail(world, op->key, "acknowledged: value %u of key %u is on %u disks, W is %u", op->value, op->key,
-                   holders, op->w);
+        world_fail(world, op->key, "acknowledged: value %u of key %u is on %u disks, W is %u", op->value,
+                   op->key, holders, op->w);
+}
+
+/* N - R + 1 replicas hold what a read returns; of the stamps that a restamped value has, the read may mean either. */
+void oracle_read_answered(struct world *world, const struct history_op *op)
+{
+    struct oracles *oracles = &world->oracles;
+    uint32_t n = world->ring->replicas;
+    if (op->value == VALUE_ABSENT || op->value >= oracles->value_capacity || 2u * op->r <= n)
+        return;
+    uint32_t holders = count_holders(world, op->key, oracles->values[op->value].lowest);
+    if (holders < n - op->r + 1)
+        world_fail(world, op->key, "read: value %u of key %u was answered with %u holders, N - R + 1 is %u",
+                   op->value, op->key, holders, n - op->r + 1);
 }

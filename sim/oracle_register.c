@@ -30,13 +30,13 @@
 struct check {
     struct world *world;
     uint32_t key;
-    bool ttl;             /* the key's values may expire */
-    uint32_t *ops;        /* all operations on the key */
+    bool ttl;      /* the key's values may expire */
+    uint32_t *ops; /* all operations on the key */
     uint32_t op_count;
-    uint32_t *nodes;      /* of these, those with a version: indices into the history */
+    uint32_t *nodes; /* of these, those with a version: indices into the history */
     uint32_t count;
-    uint32_t words;       /* of a row of the relation */
-    uint64_t *reach;      /* count rows: bit j of row i: version(j) >= version(i) is known */
+    uint32_t words;  /* of a row of the relation */
+    uint64_t *reach; /* count rows: bit j of row i: version(j) >= version(i) is known */
 };
 
 static const struct history_op *op_at(const struct check *check, uint32_t node)
@@ -109,7 +109,8 @@ static void relate_all(struct check *check)
             if (!related(check, i, k))
                 continue;
             for (uint32_t word = 0; word < check->words; word++)
-                check->reach[(size_t)i * check->words + word] |= check->reach[(size_t)k * check->words + word];
+                check->reach[(size_t)i * check->words + word] |=
+                    check->reach[(size_t)k * check->words + word];
         }
     }
 }
@@ -126,7 +127,8 @@ static void find_cycle(struct check *check)
             if (!strict && !differ(check, a, b))
                 continue;
             world_fail(check->world, check->key,
-                       "register: key %u went back in real time: #%u %s value %u and #%u %s value %u each come after "
+                       "register: key %u went back in real time: #%u %s value %u and #%u %s value %u each "
+                       "come after "
                        "the other",
                        check->key, check->nodes[i], history_kind_name(a->kind), a->value, check->nodes[j],
                        history_kind_name(b->kind), b->value);
@@ -161,20 +163,23 @@ static uint64_t clock_slack_us(const struct check *check)
     return 2 * check->world->clock_error_max_us + 2000;
 }
 
-static bool may_be_expired(const struct check *check, const struct history_op *write, const struct history_op *read)
+static bool may_be_expired(const struct check *check, const struct history_op *write,
+                           const struct history_op *read)
 {
     uint64_t latest_us = read->answered_us + clock_slack_us(check);
     if (write->ttl_ms != 0 && write->asked_us + write->ttl_ms * 1000 <= latest_us)
         return true;
     for (uint32_t i = 0; i < check->op_count; i++) {
         const struct history_op *op = &check->world->history.ops[check->ops[i]];
-        if (op->kind == HISTORY_EXPIRE && may_apply(op, write) && op->asked_us + op->ttl_ms * 1000 <= latest_us)
+        if (op->kind == HISTORY_EXPIRE && may_apply(op, write) &&
+            op->asked_us + op->ttl_ms * 1000 <= latest_us)
             return true;
     }
     return false;
 }
 
-static bool must_be_expired(const struct check *check, const struct history_op *write, const struct history_op *read)
+static bool must_be_expired(const struct check *check, const struct history_op *write,
+                            const struct history_op *read)
 {
     if (write->ttl_ms == 0 || write->answered_us == HISTORY_NEVER)
         return false;
@@ -191,14 +196,16 @@ static void check_value(const struct check *check, uint32_t index, const struct 
     struct world *world = check->world;
     const struct history_op *write = write_of(check, read->value);
     if (write == NULL || write->asked_us > read->answered_us)
-        world_fail(world, check->key, "register: read #%u of key %u returned value %u, which was not written to it",
-                   index, check->key, read->value);
+        world_fail(world, check->key,
+                   "register: read #%u of key %u returned value %u, which was not written to it", index,
+                   check->key, read->value);
     else if (write->outcome == HISTORY_NOT_APPLIED)
-        world_fail(world, check->key, "register: read #%u of key %u returned value %u, which was \"not applied\"", index,
+        world_fail(world, check->key,
+                   "register: read #%u of key %u returned value %u, which was \"not applied\"", index,
                    check->key, read->value);
     else if (must_be_expired(check, write, read))
-        world_fail(world, check->key, "register: read #%u of key %u returned value %u, which has expired", index,
-                   check->key, read->value);
+        world_fail(world, check->key, "register: read #%u of key %u returned value %u, which has expired",
+                   index, check->key, read->value);
 }
 
 /* ---- absence -------------------------------------------------------------------------------------------- */
@@ -234,13 +241,15 @@ static void check_absent(const struct check *check, uint32_t node)
         return;
     for (uint32_t i = 0; i < check->op_count; i++) {
         const struct history_op *op = &check->world->history.ops[check->ops[i]];
-        bool removes = op->kind == HISTORY_DEL || (op->kind == HISTORY_SET && may_be_expired(check, op, read));
+        bool removes =
+            op->kind == HISTORY_DEL || (op->kind == HISTORY_SET && may_be_expired(check, op, read));
         bool possible = removes && op->outcome != HISTORY_NOT_APPLIED && op->asked_us < read->answered_us;
         if (possible && !outdated(check, check->ops[i], node))
             return;
     }
-    world_fail(check->world, check->key, "register: read #%u of key %u found nothing, but had to see #%u or later",
-               check->nodes[node], check->key, bound);
+    world_fail(check->world, check->key,
+               "register: read #%u of key %u found nothing, but had to see #%u or later", check->nodes[node],
+               check->key, bound);
 }
 
 /* ---- one key -------------------------------------------------------------------------------------------- */

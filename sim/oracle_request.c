@@ -29,7 +29,8 @@ void oracle_request_time(struct world *world, const struct sim_client *client)
     if (command->operations > 0)
         key = world->history.ops[command->operation_first].key;
     world_fail(world, key, "requests: n%u.%u has not answered client %u for %" PRIu64 " ms, timeout %u ms",
-               client->node + 1u, client->shard, client->index, (world->now_us - since_us) / 1000, command->timeout_ms);
+               client->node + 1u, client->shard, client->index, (world->now_us - since_us) / 1000,
+               command->timeout_ms);
 }
 
 void oracle_turn(struct world *world, const struct sim_node *node, uint16_t shard)
@@ -47,8 +48,8 @@ void oracle_quiet(struct world *world)
         for (uint16_t shard = 0; shard < node->shards && node->running; shard++) {
             uint32_t left = shard_requests_in_flight(node->shard[shard].shard);
             if (left > 0)
-                world_fail(world, HISTORY_KEY_NONE, "requests: %s.%u still has %u requests in flight", node->name,
-                           shard, left);
+                world_fail(world, HISTORY_KEY_NONE, "requests: %s.%u still has %u requests in flight",
+                           node->name, shard, left);
         }
     }
 }

@@ -28,7 +28,7 @@ void oracles_free(struct oracles *oracles)
         alloc_put(oracles->alloc, oracles->rows[i], oracles->row_capacity[i] * sizeof(struct oracle_row));
     alloc_put(oracles->alloc, oracles->stamps, oracles->stamp_capacity * sizeof *oracles->stamps);
     alloc_put(oracles->alloc, oracles->exchanges, oracles->exchange_capacity * sizeof *oracles->exchanges);
-    alloc_put(oracles->alloc, oracles->value_stamps, oracles->value_stamp_capacity * sizeof(struct stamp));
+    alloc_put(oracles->alloc, oracles->values, oracles->value_capacity * sizeof *oracles->values);
 }
 
 /* ---- stamps --------------------------------------------------------------------------------------------- */
@@ -55,15 +55,29 @@ static void stamps_grow(struct oracles *oracles)
     alloc_put(oracles->alloc, old, capacity_old * sizeof *old);
 }
 
-static void stamp_seen(struct world *world, uint32_t key, struct stamp stamp, uint64_t content)
+static uint64_t stamp_id(uint32_t key, struct stamp stamp)
+{
+    return hash_mix_u64(stamp.time ^ hash_mix_u64(stamp.actor + key)) | 1;
+}
+
+struct stamp oracle_override_applies_to(struct world *world, uint32_t key, struct stamp override)
+{
+    struct oracles *oracles = &world->oracles;
+    if (stamp_none(override) || oracles->stamp_capacity == 0)
+        return (struct stamp){0};
+    return stamp_place(oracles, stamp_id(key, override))->applies_to;
+}
+
+static void stamp_seen(struct world *world, uint32_t key, struct stamp stamp, uint64_t content,
+                       struct stamp applies_to)
 {
     struct oracles *oracles = &world->oracles;
     if (2 * (oracles->stamp_count + 1) > oracles->stamp_capacity)
         stamps_grow(oracles);
-    uint64_t id = hash_mix_u64(stamp.time ^ hash_mix_u64(stamp.actor + key)) | 1;
+    uint64_t id = stamp_id(key, stamp);
     struct oracle_stamp *place = stamp_place(oracles, id);
     if (place->key == 0) {
-        *place = (struct oracle_stamp){.key = id, .content = content};
+        *place = (struct oracle_stamp){.key = id, .content = content, .applies_to = applies_to};
         oracles->stamp_count++;
     } else if (place->content != content) {
         char text[STAMP_TEXT_BYTES_MAX];
@@ -72,24 +86,25 @@ static void stamp_seen(struct world *world, uint32_t key, struct stamp stamp, ui
     }
 }
 
-/* The highest stamp under which a value was ever written: at the acknowledgement, that of the write's last round. */
 static void value_seen(struct world *world, const struct record *record)
 {
     struct oracles *oracles = &world->oracles;
     uint32_t value = history_value_of(record->value);
     if ((record->flags & RECORD_TOMBSTONE) != 0 || value == VALUE_UNREAD)
         return;
-    if (value >= oracles->value_stamp_capacity) {
+    if (value >= oracles->value_capacity) {
         uint32_t capacity = 2 * value + 256;
-        oracles->value_stamps =
-            alloc_resize(oracles->alloc, oracles->value_stamps, oracles->value_stamp_capacity * sizeof(struct stamp),
-                         capacity * sizeof(struct stamp));
-        assert(oracles->value_stamps != NULL);
-        memset(oracles->value_stamps + oracles->value_stamp_capacity, 0,
-               (capacity - oracles->value_stamp_capacity) * sizeof(struct stamp));
-        oracles->value_stamp_capacity = capacity;
+        size_t size_old = oracles->value_capacity * sizeof *oracles->values;
+        size_t size = capacity * sizeof *oracles->values;
+        oracles->values = alloc_resize(oracles->alloc, oracles->values, size_old, size);
+        assert(oracles->values != NULL);
+        memset(oracles->values + oracles->value_capacity, 0, size - size_old);
+        oracles->value_capacity = capacity;
     }
-    oracles->value_stamps[value] = stamp_max(oracles->value_stamps[value], record->stamp);
+    struct oracle_value *seen = &oracles->values[value];
+    if (stamp_none(seen->lowest) || stamp_compare(record->stamp, seen->lowest) < 0)
+        seen->lowest = record->stamp;
+    seen->highest = stamp_max(seen->highest, record->stamp);
 }
 
 void oracle_record_seen(struct world *world, uint32_t key, struct span bytes)
@@ -101,13 +116,15 @@ void oracle_record_seen(struct world *world, uint32_t key, struct span bytes)
     }
     if ((record.flags & RECORD_VALUE) != 0) {
         uint64_t flags = record.flags & (RECORD_TOMBSTONE | RECORD_EXPIRY);
-        stamp_seen(world, key, record.stamp, hash_64(record.value, 1 + flags) ^ hash_mix_u64(record.expiry_ms + 1));
+        stamp_seen(world, key, record.stamp,
+                   hash_64(record.value, 1 + flags) ^ hash_mix_u64(record.expiry_ms + 1), (struct stamp){0});
         value_seen(world, &record);
     }
     if ((record.flags & RECORD_OVERRIDE) != 0)
         stamp_seen(world, key, record.override_stamp,
                    hash_mix_u64(record.override_applies_to.time ^ record.override_applies_to.actor) ^
-                       record.override_expiry_ms);
+                       record.override_expiry_ms,
+                   record.override_applies_to);
     struct oracles *oracles = &world->oracles;
     uint32_t at = oracles->sample_next[key] % ORACLE_SAMPLES;
     struct buf *last = &oracles->samples[key][(at + ORACLE_SAMPLES - 1) % ORACLE_SAMPLES];
@@ -161,7 +178,8 @@ void oracle_merge_laws(struct world *world)
             (void)status;
         }
         for (uint32_t i = 0; i < ORACLE_SAMPLES * ORACLE_SAMPLES * ORACLE_SAMPLES; i++)
-            check_three(world, key, &records[i % ORACLE_SAMPLES], &records[i / ORACLE_SAMPLES % ORACLE_SAMPLES],
+            check_three(world, key, &records[i % ORACLE_SAMPLES],
+                        &records[i / ORACLE_SAMPLES % ORACLE_SAMPLES],
                         &records[i / ORACLE_SAMPLES / ORACLE_SAMPLES]);
     }
 }

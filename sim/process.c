@@ -11,7 +11,8 @@
 uint64_t node_wall_ms(const struct world *world, const struct sim_node *node)
 {
     int64_t drift_us = (int64_t)world->now_us / 1000 * node->clock_drift_ppm / 1000;
-    return (uint64_t)((int64_t)(SIM_EPOCH_MS * 1000 + world->now_us) + node->clock_offset_us + drift_us) / 1000;
+    return (uint64_t)((int64_t)(SIM_EPOCH_MS * 1000 + world->now_us) + node->clock_offset_us + drift_us) /
+           1000;
 }
 
 struct now node_now(const struct world *world, const struct sim_node *node)
@@ -230,8 +231,8 @@ void node_start(struct world *world, struct sim_node *node)
     status = scan_log(world, node, &meta, recover_row, report);
     if (status != STATUS_OK)
         world_fail(world, HISTORY_KEY_NONE, "%s cannot recover: %s", node->name, status_text(status));
-    world_say(world, HISTORY_KEY_NONE, "%s: started with %u shards, %" PRIu64 " rows in the log, %u cold", node->name,
-              node->shards, report->rows, node->disk.cold_count);
+    world_say(world, HISTORY_KEY_NONE, "%s: started with %u shards, %" PRIu64 " rows in the log, %u cold",
+              node->name, node->shards, report->rows, node->disk.cold_count);
     oracle_node_recovered(world, node);
     logger_start(world, node, report);
     meta_free(&meta);

@@ -64,8 +64,8 @@ static void wait_for(struct world *world, struct sim_client *client)
         world_run_for(world, 100);
 }
 
-static struct script_result run_plan(struct world *world, uint16_t node, const struct operation_plan *plan, uint8_t r,
-                                     uint8_t w)
+static struct script_result run_plan(struct world *world, uint16_t node, const struct operation_plan *plan,
+                                     uint8_t r, uint8_t w)
 {
     struct script_result result = {.outcome = HISTORY_OPEN};
     if (world->failed || !world->nodes[node].running)
@@ -83,10 +83,14 @@ static struct script_result run_plan(struct world *world, uint16_t node, const s
     return result;
 }
 
-struct script_result script_set_ttl(struct world *world, uint16_t node, uint32_t key, uint8_t w, uint64_t ttl_ms)
+struct script_result script_set_ttl(struct world *world, uint16_t node, uint32_t key, uint8_t w,
+                                    uint64_t ttl_ms)
 {
-    struct operation_plan plan = {
-        .kind = HISTORY_SET, .keys = {key}, .key_count = 1, .ttl_ms = ttl_ms, .value_bytes = world->swarm.value_bytes_max};
+    struct operation_plan plan = {.kind = HISTORY_SET,
+                                  .keys = {key},
+                                  .key_count = 1,
+                                  .ttl_ms = ttl_ms,
+                                  .value_bytes = world->swarm.value_bytes_max};
     return run_plan(world, node, &plan, 1, w);
 }
 
@@ -104,7 +108,8 @@ struct script_result script_get(struct world *world, uint16_t node, uint32_t key
 struct script_result script_expire(struct world *world, uint16_t node, uint32_t key, uint64_t seconds)
 {
     uint8_t quorum = (uint8_t)(world->ring->replicas / 2 + 1);
-    struct operation_plan plan = {.kind = HISTORY_EXPIRE, .keys = {key}, .key_count = 1, .ttl_ms = 1000 * seconds};
+    struct operation_plan plan = {
+        .kind = HISTORY_EXPIRE, .keys = {key}, .key_count = 1, .ttl_ms = 1000 * seconds};
     return run_plan(world, node, &plan, quorum, quorum);
 }
 

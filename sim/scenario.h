@@ -34,7 +34,8 @@ struct script_result {
 
 /* One command at a node, answered or given up after three seconds. */
 struct script_result script_set(struct world *world, uint16_t node, uint32_t key, uint8_t w);
-struct script_result script_set_ttl(struct world *world, uint16_t node, uint32_t key, uint8_t w, uint64_t ttl_ms);
+struct script_result script_set_ttl(struct world *world, uint16_t node, uint32_t key, uint8_t w,
+                                    uint64_t ttl_ms);
 struct script_result script_get(struct world *world, uint16_t node, uint32_t key, uint8_t r);
 struct script_result script_expire(struct world *world, uint16_t node, uint32_t key, uint64_t seconds);
 struct script_result script_delete(struct world *world, uint16_t node, uint32_t key, uint8_t w);

@@ -17,6 +17,7 @@ void prepare_three_shards(struct swarm *swarm);
 void scenario_empty_disk(struct world *world);
 void scenario_row_updated_while_flushed(struct world *world);
 void scenario_segments_out_of_order(struct world *world);
+void scenario_flush_overtakes_the_log(struct world *world);
 void scenario_torn_tail(struct world *world);
 void scenario_damage(struct world *world);
 void scenario_k_changes(struct world *world);

@@ -19,7 +19,8 @@ void scenario_fast_clock_slow_clock(struct world *world)
     struct script_result first = script_set(world, 0, 0, 2);
     script_part(world, 0, 1, false);
     struct script_result second = script_set(world, 1, 0, 2);
-    script_expect(world, first.outcome == HISTORY_DONE && second.outcome == HISTORY_DONE, "both writes are done");
+    script_expect(world, first.outcome == HISTORY_DONE && second.outcome == HISTORY_DONE,
+                  "both writes are done");
     script_settle(world);
     script_expect(world, shard_counters(world->nodes[1].shard[0].shard)->restamps == 1,
                   "the second write was stamped anew");
@@ -71,7 +72,7 @@ void scenario_persisted_clock_bound_ahead(struct world *world)
     script_start(world);
     for (int round = 0; round < 3; round++) {
         script_expect(world, script_set(world, 0, 0, 2).outcome == HISTORY_DONE, "n1 writes");
-        node_crash(world, &world->nodes[0], true);
+        node_crash(world, &world->nodes[0], false);
         node_start(world, &world->nodes[0]);
         /* Half of the skew bound at most, and some time to connect. */
         world_run_for(world, 600000);

@@ -43,14 +43,16 @@ void scenario_partial_write_then_two_reads(struct world *world)
     node_crash(world, &world->nodes[1], true);
     world_run_for(world, 2500000);
     struct script_result second = script_get(world, 3, 0, 3);
-    script_expect(world, second.outcome == HISTORY_DONE && second.value == first.value, "a value once read stays read");
+    script_expect(world, second.outcome == HISTORY_DONE && second.value == first.value,
+                  "a value once read stays read");
     /* And R = 2 with W = 4: what was acknowledged is seen by any two. */
     node_start(world, &world->nodes[0]);
     node_start(world, &world->nodes[1]);
     world_run_for(world, 1500000);
     struct script_result write = script_set(world, 4, 1, 4);
     for (uint16_t node = 0; node < 5; node++)
-        script_expect(world, script_get(world, node, 1, 2).value == write.value, "R + W > N reads what was written");
+        script_expect(world, script_get(world, node, 1, 2).value == write.value,
+                      "R + W > N reads what was written");
 }
 
 /* The path from n1 to n3 stalls: what arrives seconds later must not be applied. */
@@ -69,17 +71,20 @@ void scenario_late_write_back(struct world *world)
 void scenario_client_map_with_dead_nodes(struct world *world)
 {
     script_start(world);
-    script_expect(world, strstr(script_command(world, 0, "CLUSTER SLOTS"), "sim3") != NULL, "n3 is in the map");
+    script_expect(world, strstr(script_command(world, 0, "CLUSTER SLOTS"), "sim3") != NULL,
+                  "n3 is in the map");
     node_crash(world, &world->nodes[2], true);
     world_run_for(world, 2500000);
-    script_expect(world, strstr(script_command(world, 0, "CLUSTER SLOTS"), "sim3") == NULL, "a dead n3 is not");
+    script_expect(world, strstr(script_command(world, 0, "CLUSTER SLOTS"), "sim3") == NULL,
+                  "a dead n3 is not");
     script_expect(world, strstr(script_command(world, 1, "CLUSTER SLOTS"), "sim2") != NULL, "a live n2 is");
     for (uint32_t key = 0; key < 8; key++)
         script_expect(world, script_set(world, (uint16_t)(key % 2), key, 2).outcome == HISTORY_DONE,
                       "the others take every write");
     node_start(world, &world->nodes[2]);
     world_run_for(world, 2500000);
-    script_expect(world, strstr(script_command(world, 0, "CLUSTER SLOTS"), "sim3") != NULL, "n3 is back in it");
+    script_expect(world, strstr(script_command(world, 0, "CLUSTER SLOTS"), "sim3") != NULL,
+                  "n3 is back in it");
 }
 
 static bool lose_all_puts(struct world *world, uint16_t from, uint16_t to, struct span bytes)
@@ -118,11 +123,14 @@ static struct ring *next_ring(struct world *world)
     const struct ring *old = world->ring;
     struct ring_member members[SIM_NODES_MAX];
     for (uint16_t i = 0; i < old->node_count; i++)
-        members[i] = ring_member_of(span_of_text(old->nodes[i].name), span_of_text(old->nodes[i].peer_address));
+        members[i] =
+            ring_member_of(span_of_text(old->nodes[i].name), span_of_text(old->nodes[i].peer_address));
     for (uint32_t slot = 0; slot < SLOTS_COUNT; slot++)
         owner[slot] = (uint16_t)((old->owner[slot] + 2) % old->node_count);
-    struct ring_options options = {
-        .members = members, .member_count = old->node_count, .replicas = old->replicas_configured, .owner = owner};
+    struct ring_options options = {.members = members,
+                                   .member_count = old->node_count,
+                                   .replicas = old->replicas_configured,
+                                   .owner = owner};
     struct ring *ring = NULL;
     enum status status = ring_next(&world->alloc, old, &options, NULL, &ring);
     assert(status == STATUS_OK);
@@ -166,6 +174,7 @@ void scenario_stale_coordinator(struct world *world)
     for (uint32_t key = 0; key < 8 && !world->failed; key++) {
         (void)script_set(world, 0, key, 2);
         world_run_for(world, 200000);
-        script_expect(world, script_set(world, 0, key, 2).outcome == HISTORY_DONE, "it learns the ring and goes on");
+        script_expect(world, script_set(world, 0, key, 2).outcome == HISTORY_DONE,
+                      "it learns the ring and goes on");
     }
 }

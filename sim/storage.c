@@ -6,7 +6,7 @@
 static uint64_t disk_time_us(struct world *world, const struct sim_node *node, uint64_t typical_us)
 {
     uint64_t us = world_draw(world, typical_us / 2, typical_us * 2);
-    if (node->slow_until_us > world->now_us)
+    if (node->slow_until_us > world->now_us && !world->swarm.slow_log_only)
         us += world_draw(world, 0, node->slow_until_us - world->now_us);
     return us;
 }
@@ -39,7 +39,8 @@ static void cold_read_done(struct world *world, struct happening *happening)
     event->status = status;
 }
 
-void storage_cold_read(struct world *world, struct sim_node *node, uint16_t shard, const struct effect *effect)
+void storage_cold_read(struct world *world, struct sim_node *node, uint16_t shard,
+                       const struct effect *effect)
 {
     struct happening *happening =
         plan_io(world, node, shard, disk_time_us(world, node, world->swarm.cold_read_us), cold_read_done);

@@ -100,6 +100,7 @@ static void draw_disks(struct swarm *swarm, struct prng *prng)
     swarm->sync_fails = always && one_in(prng, 5) ? (uint32_t)draw(prng, 0, 5000) : 0;
     swarm->slow_every_us = one_in(prng, 4) ? draw(prng, 200000, 2000000) : 0;
     swarm->slow_us = draw(prng, 10000, 800000);
+    swarm->slow_log_only = one_in(prng, 2);
     swarm->full_every_us = one_in(prng, 5) ? draw(prng, 300000, 2000000) : 0;
     swarm->full_us = draw(prng, 10000, 600000);
     swarm->disk_crash.lost = (uint32_t)draw(prng, 0, 700000);
@@ -144,13 +145,15 @@ void swarm_calm(struct swarm *swarm, uint16_t nodes, uint8_t replicas, uint16_t 
 void swarm_format(const struct swarm *swarm, struct buf *text)
 {
     static const char *const durability[] = {"always", "interval", "os"};
-    buf_append_format(text, "%u nodes, N=%u, K=%u%s, %s, %" PRIu64 " KiB for rows, %u clients, %u keys, %u operations",
-                      swarm->nodes, swarm->replicas, swarm->shards[0], swarm->shards_change ? " changing" : "",
-                      durability[swarm->durability], (swarm->row_bytes ? swarm->row_bytes : swarm->memory_bytes) >> 10, swarm->clients, swarm->keys,
-                      swarm->operations);
-    buf_append_format(text, ", loss %u%%, %s%s%s%s%s%s%s%s", swarm->loss / 10000,
-                      swarm->partition_every_us ? "partitions, " : "", swarm->break_every_us ? "breaks, " : "",
-                      swarm->crash_every_us ? "crashes, " : "", swarm->pause_every_us ? "pauses, " : "",
-                      swarm->clock_step_every_us ? "clock steps, " : "", swarm->full_every_us ? "full disks, " : "",
-                      swarm->slow_every_us ? "slow disks, " : "", swarm->wipe ? "a wiped disk, " : "");
+    buf_append_format(
+        text, "%u nodes, N=%u, K=%u%s, %s, %" PRIu64 " KiB for rows, %u clients, %u keys, %u operations",
+        swarm->nodes, swarm->replicas, swarm->shards[0], swarm->shards_change ? " changing" : "",
+        durability[swarm->durability], (swarm->row_bytes ? swarm->row_bytes : swarm->memory_bytes) >> 10,
+        swarm->clients, swarm->keys, swarm->operations);
+    buf_append_format(
+        text, ", loss %u%%, %s%s%s%s%s%s%s%s", swarm->loss / 10000,
+        swarm->partition_every_us ? "partitions, " : "", swarm->break_every_us ? "breaks, " : "",
+        swarm->crash_every_us ? "crashes, " : "", swarm->pause_every_us ? "pauses, " : "",
+        swarm->clock_step_every_us ? "clock steps, " : "", swarm->full_every_us ? "full disks, " : "",
+        swarm->slow_every_us ? "slow disks, " : "", swarm->wipe ? "a wiped disk, " : "");
 }

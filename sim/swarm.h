@@ -34,9 +34,9 @@ struct swarm {
     uint32_t value_bytes_max;
     uint32_t pipeline_max;
     uint64_t think_us_max;
-    bool ttl;            /* keys with expiries exist */
-    bool weak;           /* R and W below quorums are drawn too */
-    uint32_t reads;      /* share of reads */
+    bool ttl;       /* keys with expiries exist */
+    bool weak;      /* R and W below quorums are drawn too */
+    uint32_t reads; /* share of reads */
     uint32_t client_leaves;
 
     /* the network */
@@ -44,7 +44,7 @@ struct swarm {
     uint32_t loss;
     uint32_t duplicate;
     uint32_t reorder;
-    uint32_t straggler;  /* a frame that takes very long */
+    uint32_t straggler; /* a frame that takes very long */
     uint64_t straggler_us;
     uint64_t partition_every_us; /* mean; 0 = never */
     uint64_t partition_us;
@@ -54,8 +54,8 @@ struct swarm {
 
     /* processes and machines */
     uint64_t crash_every_us;
-    uint32_t power;        /* share of crashes that take the machine along */
-    uint32_t clean;        /* share of ends that are clean */
+    uint32_t power; /* share of crashes that take the machine along */
+    uint32_t clean; /* share of ends that are clean */
     uint64_t down_us;
     uint64_t pause_every_us;
     uint64_t pause_us;
@@ -78,6 +78,7 @@ struct swarm {
     uint32_t sync_fails;
     uint64_t slow_every_us;
     uint64_t slow_us;
+    bool slow_log_only; /* a slow disk is the log's, not the cold tier's */
     uint64_t full_every_us;
     uint64_t full_us;
     struct disk_crash disk_crash;

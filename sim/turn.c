@@ -15,8 +15,9 @@ struct event *shard_post(struct world *world, struct sim_node *node, uint16_t sh
     struct sim_shard *target = &node->shard[shard];
     if (target->inbox_count == target->inbox_capacity) {
         uint32_t capacity = target->inbox_capacity == 0 ? 16 : 2 * target->inbox_capacity;
-        target->inbox = alloc_resize(&world->alloc, target->inbox, target->inbox_capacity * sizeof *target->inbox,
-                                     capacity * sizeof *target->inbox);
+        target->inbox =
+            alloc_resize(&world->alloc, target->inbox, target->inbox_capacity * sizeof *target->inbox,
+                         capacity * sizeof *target->inbox);
         assert(target->inbox != NULL);
         target->inbox_capacity = capacity;
     }
@@ -62,8 +63,8 @@ static void local_send(struct world *world, struct sim_node *node, const struct 
 
 static void perform(struct world *world, struct sim_node *node, uint16_t shard, const struct effect *effect)
 {
-    digest(world, 100u + (uint64_t)effect->kind, effect->sequence ^ effect->ticket ^ effect->client ^ effect->node,
-           effect->bytes);
+    digest(world, 100u + (uint64_t)effect->kind,
+           effect->sequence ^ effect->ticket ^ effect->client ^ effect->node, effect->bytes);
     switch (effect->kind) {
     case EFFECT_CLIENT_SEND:
         client_from_server(world, effect);
@@ -128,8 +129,8 @@ void shard_perform(struct world *world, struct sim_node *node, uint16_t shard)
 static void step(struct world *world, struct sim_node *node, uint16_t shard, struct event *event)
 {
     event->now = node_now(world, node);
-    digest(world, event->kind, event->sequence ^ event->ticket ^ event->client ^ event->link ^ event->now.wall_ms,
-           event->bytes);
+    digest(world, event->kind,
+           event->sequence ^ event->ticket ^ event->client ^ event->link ^ event->now.wall_ms, event->bytes);
     shard_step(node->shard[shard].shard, event, &node->shard[shard].effects);
     shard_perform(world, node, shard);
 }

@@ -108,7 +108,8 @@ void world_run_until(struct world *world, uint64_t at_us)
         happening->fire(world, happening);
         happening_put(queue, happening);
         if (++world->totals.happenings > HAPPENINGS_MAX)
-            world_fail(world, HISTORY_KEY_NONE, "liveness: %" PRIu64 " happenings and no end", HAPPENINGS_MAX);
+            world_fail(world, HISTORY_KEY_NONE, "liveness: %" PRIu64 " happenings and no end",
+                       HAPPENINGS_MAX);
     }
     if (!world->failed && world->now_us < at_us)
         world->now_us = at_us;

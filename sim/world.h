@@ -106,10 +106,10 @@ struct sim_node {
     uint64_t id;
     char name[16];
     bool running;
-    bool doomed;        /* the process ends as soon as the step under way is over */
-    bool doomed_power;  /* and the machine with it */
-    uint64_t life;      /* counts starts and ends: what belongs to an older life is dropped */
-    uint16_t shards;    /* K of this run */
+    bool doomed;       /* the process ends as soon as the step under way is over */
+    bool doomed_power; /* and the machine with it */
+    uint64_t life;     /* counts starts and ends: what belongs to an older life is dropped */
+    uint16_t shards;   /* K of this run */
     uint64_t paused_until_us;
     uint64_t stalled_until_us; /* end of its last pause, disk stall or start: deadlines count from here */
     int64_t clock_offset_us;
@@ -118,7 +118,7 @@ struct sim_node {
     uint64_t started_wall_ms;
     uint64_t directory_serial;
     bool wiped;
-    bool full;          /* its disk has no room */
+    bool full; /* its disk has no room */
     uint64_t slow_until_us;
     struct sim_shard shard[SIM_SHARDS_MAX];
     struct sim_log log;
@@ -136,17 +136,17 @@ struct sim_connection {
     uint16_t from;
     uint16_t to;
     uint16_t from_shard;
-    uint16_t to_shard;  /* which shard of the receiver has the link */
+    uint16_t to_shard; /* which shard of the receiver has the link */
     uint64_t from_life;
     uint64_t to_life;
-    bool up;            /* the sender was told UP */
-    bool from_open;     /* the sender's end */
-    bool to_open;       /* the receiver's end: the link exists */
-    bool cut;           /* nothing gets through any more */
-    bool greeted;       /* the answer to the HELLO was passed on */
-    bool moving;        /* between two shards of the receiver */
-    bool silent;        /* shard 0 has handed it over */
-    uint64_t link;      /* its number at the receiver */
+    bool up;        /* the sender was told UP */
+    bool from_open; /* the sender's end */
+    bool to_open;   /* the receiver's end: the link exists */
+    bool cut;       /* nothing gets through any more */
+    bool greeted;   /* the answer to the HELLO was passed on */
+    bool moving;    /* between two shards of the receiver */
+    bool silent;    /* shard 0 has handed it over */
+    uint64_t link;  /* its number at the receiver */
     uint64_t forward_order_us;
     uint64_t backward_order_us;
     struct buf to_input;
@@ -180,20 +180,20 @@ struct sim_client {
     uint16_t index;
     enum client_protocol protocol;
     bool connected;
-    bool scripted;     /* issues nothing by itself */
-    bool raw;          /* its replies are not looked at */
-    bool checked;      /* every request must succeed (after the healing) */
-    uint64_t number;   /* of the connection, as the server knows it */
+    bool scripted;   /* issues nothing by itself */
+    bool raw;        /* its replies are not looked at */
+    bool checked;    /* every request must succeed (after the healing) */
+    uint64_t number; /* of the connection, as the server knows it */
     uint16_t node;
     uint16_t shard;
     uint64_t life;
-    bool paused;       /* the server reads no more */
+    bool paused; /* the server reads no more */
     uint8_t r;
     uint8_t w;
     uint32_t timeout_ms;
     bool consistency_sent;
-    uint8_t depth;     /* of its pipeline */
-    uint32_t budget;   /* operations still to issue */
+    uint8_t depth;          /* of its pipeline */
+    uint32_t budget;        /* operations still to issue */
     struct buf sending;     /* issued, not given to the network yet */
     struct buf to_server;   /* at the server, not used by it yet */
     size_t shown;           /* of them the server has seen so many */
@@ -203,7 +203,7 @@ struct sim_client {
     uint32_t commands_count;
     uint64_t last_reply_us;
     uint64_t order_us;
-    uint64_t serial;   /* of the planned look */
+    uint64_t serial;       /* of the planned look */
     struct buf last_reply; /* scripted: the raw bytes of the last reply */
 };
 
@@ -211,33 +211,33 @@ struct sim_client {
 
 /* Counted over a run, and summed over runs: what shows that the runs exercise things. */
 #define TOTALS_MAP(X) \
-    X(requests) \
-    X(acked) \
-    X(reads) \
-    X(unknown) \
-    X(refused) \
-    X(frames) \
-    X(frames_lost) \
-    X(crashes) \
-    X(power_losses) \
-    X(clean_stops) \
+    X(requests)       \
+    X(acked)          \
+    X(reads)          \
+    X(unknown)        \
+    X(refused)        \
+    X(frames)         \
+    X(frames_lost)    \
+    X(crashes)        \
+    X(power_losses)   \
+    X(clean_stops)    \
     X(recovered_rows) \
-    X(torn_tails) \
-    X(damages) \
-    X(failed_syncs) \
-    X(wipes) \
-    X(partitions) \
-    X(pauses) \
-    X(clock_steps) \
-    X(flushes) \
-    X(cold_reads) \
-    X(evictions) \
-    X(overloads) \
-    X(restamps) \
-    X(write_backs) \
+    X(torn_tails)     \
+    X(damages)        \
+    X(failed_syncs)   \
+    X(wipes)          \
+    X(partitions)     \
+    X(pauses)         \
+    X(clock_steps)    \
+    X(flushes)        \
+    X(cold_reads)     \
+    X(evictions)      \
+    X(overloads)      \
+    X(restamps)       \
+    X(write_backs)    \
     X(deadline_drops) \
-    X(stale_epochs) \
-    X(hedges) \
+    X(stale_epochs)   \
+    X(hedges)         \
     X(segments_freed)
 
 struct totals {
@@ -268,7 +268,7 @@ struct world {
     struct history history;
     struct oracles oracles;
     struct totals totals;
-    bool damage_expected; /* a scenario has damaged a log */
+    bool damage_expected;        /* a scenario has damaged a log */
     uint64_t clock_error_max_us; /* of any node at any time */
     uint16_t wiped_count;
     bool faults_on;
@@ -306,15 +306,17 @@ void world_run_for(struct world *world, uint64_t us);
 void world_run_swarm(struct world *world);
 
 /* An oracle's finding; the first one counts. */
-void world_fail(struct world *world, uint32_t key, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void world_fail(struct world *world, uint32_t key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* One line of the timeline, about a key or (HISTORY_KEY_NONE) about all. */
-void world_say(struct world *world, uint32_t key, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void world_say(struct world *world, uint32_t key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 static inline bool world_traces(const struct world *world, uint32_t key)
 {
-    return world->trace && (world->trace_key == HISTORY_KEY_NONE || key == HISTORY_KEY_NONE ||
-                            world->trace_key == key);
+    return world->trace &&
+           (world->trace_key == HISTORY_KEY_NONE || key == HISTORY_KEY_NONE || world->trace_key == key);
 }
 
 /* Random numbers from ranges. */
@@ -356,7 +358,8 @@ void logger_free(struct world *world, struct sim_node *node);
 
 /* ---- sim/storage.c: cold tier and meta file of a running process ----------------------------------------- */
 
-void storage_cold_read(struct world *world, struct sim_node *node, uint16_t shard, const struct effect *effect);
+void storage_cold_read(struct world *world, struct sim_node *node, uint16_t shard,
+                       const struct effect *effect);
 void storage_flush(struct world *world, struct sim_node *node, uint16_t shard, struct flush_job *job);
 void storage_meta_write(struct world *world, struct sim_node *node, const struct effect *effect);
 void storage_ingest(struct world *world, struct sim_node *node, struct flush_job *job);

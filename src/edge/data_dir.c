@@ -269,6 +269,44 @@ static enum status data_dir_judge(struct data_dir *dir, bool was_always)
     return STATUS_OK;
 }
 
+/* A part of the directory that an earlier run made is gone: whatever it held is lost here, so no slot may answer
+ * "not found" (DESIGN section 6). */
+static enum status data_dir_miss_part(struct data_dir *dir, const char *name)
+{
+    char *path = files_join(dir->path, name);
+    bool missing = access(path, F_OK) != 0 && errno == ENOENT;
+    enum status status = STATUS_OK;
+    for (uint32_t slot = 0; missing && slot < SLOTS_COUNT && status == STATUS_OK; slot++)
+        status = meta_quarantine_set(&dir->meta, (uint16_t)slot);
+    if (missing) {
+        struct buf text;
+        buf_init(&text, &dir->alloc);
+        dir->meta.actor_id = files_random();
+        buf_append_format(
+            &text,
+            "%s is MISSING: all slots are quarantined (reads of their keys here are refused until they "
+            "are repaired), this node gets a new actor id; put it back if you still have it",
+            path);
+        data_dir_say(dir, SAY_ERROR, &text);
+        buf_free(&text);
+    }
+    free(path);
+    return status;
+}
+
+/* The parts that every run leaves behind; made before meta says that there was a run. */
+static enum status data_dir_make_parts(struct data_dir *dir, struct buf *why)
+{
+    char *cold = files_join(dir->path, "cold");
+    enum status status = files_make_directory(dir->log_path, NULL, why);
+    if (status == STATUS_OK)
+        status = files_make_directory(cold, NULL, why);
+    if (status == STATUS_OK)
+        status = files_sync_directory(dir->path, why);
+    free(cold);
+    return status;
+}
+
 /* Reads, judges and persists; afterwards the directory is this run's. */
 static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_options *options,
                                   struct buf *why)
@@ -281,7 +319,15 @@ static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_op
         status = data_dir_log_scan(dir, why);
         if (status == STATUS_OK)
             status = data_dir_judge(dir, data_dir_was_always(dir, durability));
+        if (status == STATUS_OK && dir->meta.shards > 0)
+            status = data_dir_miss_part(dir, "log");
+        if (status == STATUS_OK && dir->meta.shards > 0)
+            status = data_dir_miss_part(dir, "cold");
     }
+    /* What is missing is put back only once meta tells of it, or the next start would not see it. */
+    bool fresh = dir->meta.shards == 0;
+    if (status == STATUS_OK && fresh)
+        status = data_dir_make_parts(dir, why);
     dir->meta.clean_stop = false;
     dir->meta.shards = options->shards;
     if (status == STATUS_OK)
@@ -290,7 +336,7 @@ static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_op
         status = files_replace(durability, span_of_text(durability_names[options->durability]), why);
     free(durability);
     if (status == STATUS_OK)
-        status = files_make_directory(dir->log_path, NULL, why);
+        status = data_dir_make_parts(dir, why);
     if (status == STATUS_OK)
         status = data_dir_log_adopt(dir, why);
     return status;

@@ -17,8 +17,10 @@
 #define CLIENTS_MAX_DEFAULT 10000u
 
 struct node_options {
-    const char *resp_address; /* "host:port", "[ipv6]:port"; also what clients are told */
+    const char *resp_address; /* "host:port", "[ipv6]:port" */
     const char *http_address;
+    const char *resp_advertise; /* what clients are told */
+    const char *http_advertise;
     const char *peer_address;
     uint16_t shards;     /* 1 .. SHARDS_MAX */
     size_t memory_bytes; /* for shards and connection buffers; the cold tier's is the caller's affair */

@@ -66,6 +66,8 @@ static enum status run(struct config *config, const struct ring *initial, struct
     struct node_options options = {
         .resp_address = config->resp,
         .http_address = config->http,
+        .resp_advertise = config->resp_advertise,
+        .http_advertise = config->http_advertise,
         .peer_address = config->peer,
         .shards = config->shards,
         .memory_bytes = memory_bytes - memory_bytes / COLD_SHARE - memory_bytes / REST_SHARE,

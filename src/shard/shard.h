@@ -79,6 +79,8 @@ struct event {
      * has as many commands in flight as it may: the world stops reading from it and passes the rest again after
      * EFFECT_CLIENT_RESUME. */
     bool paused;
+    /* Out, for EVENT_CLIENT_DATA: every command read so far has been answered. */
+    bool idle;
     size_t consumed;
     size_t need;
 };
@@ -112,6 +114,7 @@ enum say_level {
 struct effect {
     enum effect_kind kind;
     bool flag;
+    bool idle; /* CLIENT_SEND: every command read so far has been answered */
     uint16_t shard;
     enum say_level level;
     uint32_t entries;

@@ -14,12 +14,13 @@
 
 #define MEMORY_BYTES ((size_t)8 << 20)
 #define CLIENTS 3u
-#define LINK 1u
 #define STEPS_MAX 400
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* Numbers of connections are never used again; a client's number modulo CLIENTS is its place here. */
 struct connection {
+    uint64_t number;
     bool open;
     bool paused;
     struct buf input; /* given and not used yet */
@@ -77,7 +78,7 @@ static void close_connection(struct connection *connection)
 static void client_sent(struct world *world, const struct effect *effect)
 {
     struct connection *client = &world->client[effect->client % CLIENTS];
-    if (!effect->flag || !client->open)
+    if (!effect->flag || !client->open || client->number != effect->client)
         return;
     close_connection(client);
     struct event closed = {.kind = EVENT_CLIENT_CLOSED, .client = effect->client};
@@ -89,7 +90,7 @@ static void link_closed(struct world *world)
     if (!world->link.open)
         return;
     close_connection(&world->link);
-    struct event closed = {.kind = EVENT_LINK_CLOSED, .link = LINK};
+    struct event closed = {.kind = EVENT_LINK_CLOSED, .link = world->link.number};
     step(world, &closed);
 }
 
@@ -182,14 +183,15 @@ static void client_data(struct world *world, uint32_t number, struct span bytes)
 {
     struct connection *client = &world->client[number];
     if (!client->open) {
+        client->number += CLIENTS;
         struct event open = {.kind = EVENT_CLIENT_OPEN,
-                             .client = number,
+                             .client = client->number,
                              .protocol = number == 0 ? CLIENT_HTTP : CLIENT_RESP};
         client->open = true;
         step(world, &open);
     }
     buf_append_span(&client->input, bytes);
-    struct event data = {.kind = EVENT_CLIENT_DATA, .client = number};
+    struct event data = {.kind = EVENT_CLIENT_DATA, .client = client->number};
     give(world, client, &data);
 }
 
@@ -198,7 +200,7 @@ static void client_closed(struct world *world, uint32_t number)
     if (!world->client[number].open)
         return;
     close_connection(&world->client[number]);
-    struct event closed = {.kind = EVENT_CLIENT_CLOSED, .client = number};
+    struct event closed = {.kind = EVENT_CLIENT_CLOSED, .client = world->client[number].number};
     step(world, &closed);
 }
 
@@ -206,20 +208,21 @@ static void link_data(struct world *world, struct span bytes)
 {
     if (!world->link.open) {
         const struct ring *ring = shared_ring();
-        struct event open = {.kind = EVENT_LINK_OPEN, .link = LINK};
+        world->link.number++;
+        struct event open = {.kind = EVENT_LINK_OPEN, .link = world->link.number};
         struct frame_hello hello = {
             .cluster = ring->cluster_id, .node = world->peer_node, .directory = 22, .shards = 1,
             .name = span_of_text("n2"), .resp_address = span_of_text("h:5"), .http_address = span_of_text("h:6")};
         world->link.open = true;
         step(world, &open);
         frame_put_hello(&world->link.input, (struct frame_head){.epoch = 1}, &hello);
-        struct event greeting = {.kind = EVENT_LINK_DATA, .link = LINK};
+        struct event greeting = {.kind = EVENT_LINK_DATA, .link = world->link.number};
         give(world, &world->link, &greeting);
         struct event end = {.kind = EVENT_TURN_END};
         step(world, &end);
     }
     buf_append_span(&world->link.input, bytes);
-    struct event data = {.kind = EVENT_LINK_DATA, .link = LINK};
+    struct event data = {.kind = EVENT_LINK_DATA, .link = world->link.number};
     give(world, &world->link, &data);
 }
 
@@ -228,7 +231,8 @@ static void link_frame(struct world *world, struct span bytes)
 {
     uint8_t frame[512] = {0};
     size_t size = bytes.size < sizeof frame ? bytes.size : sizeof frame;
-    memcpy(frame, bytes.data, size);
+    if (size > 0)
+        memcpy(frame, bytes.data, size);
     if (size < FRAME_HEADER_BYTES)
         size = FRAME_HEADER_BYTES;
     store_u32(frame, (uint32_t)size - 4);
@@ -366,8 +370,10 @@ static void world_init(struct world *world)
     world->shard = shard_new(&options);
     require(world->shard != NULL);
     meta_free(&meta);
-    for (uint32_t i = 0; i < CLIENTS; i++)
+    for (uint32_t i = 0; i < CLIENTS; i++) {
         buf_init(&world->client[i].input, &world->alloc);
+        world->client[i].number = i;
+    }
     buf_init(&world->link.input, &world->alloc);
     buf_init(&world->peer.input, &world->alloc);
     shard_start(world->shard, world->now, &world->effects);
