@@ -86,7 +86,7 @@ void oracle_frame_sent(struct world *world, struct sim_node *from, struct sim_no
 void oracle_log_append(struct world *world, struct sim_node *node, uint16_t shard, uint64_t sequence,
                        struct span payload);
 void oracle_log_durable(struct world *world, struct sim_node *node, uint16_t shard, uint64_t sequence);
-/* A row is in the cold tier: as durable as can be. */
+/* A row is written to the cold tier. */
 void oracle_row_cold(struct world *world, struct sim_node *node, struct span name, struct span bytes);
 /* The process ended: rows that were not durable are forgotten. */
 void oracle_node_gone(struct world *world, struct sim_node *node);

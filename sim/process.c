@@ -228,7 +228,9 @@ void node_start(struct world *world, struct sim_node *node)
     save_meta(node, &meta);
     adopt_log(node, report);
     make_shards(world, node, &meta, report->bounds);
+    node->recovering = true;
     status = scan_log(world, node, &meta, recover_row, report);
+    node->recovering = false;
     if (status != STATUS_OK)
         world_fail(world, HISTORY_KEY_NONE, "%s cannot recover: %s", node->name, status_text(status));
     world_say(world, HISTORY_KEY_NONE, "%s: started with %u shards, %" PRIu64 " rows in the log, %u cold",

@@ -9,9 +9,11 @@ void scenario_fast_clock_slow_clock(struct world *world);
 void scenario_expire_of_an_old_value(struct world *world);
 void scenario_expiry_is_not_a_write(struct world *world);
 void scenario_persisted_clock_bound_ahead(struct world *world);
+void scenario_stamps_after_a_restart(struct world *world);
 
 /* scenarios_disk.c */
 void prepare_little_memory(struct swarm *swarm);
+void prepare_very_little_memory(struct swarm *swarm);
 void prepare_torn(struct swarm *swarm);
 void prepare_three_shards(struct swarm *swarm);
 void scenario_empty_disk(struct world *world);

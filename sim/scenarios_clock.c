@@ -81,3 +81,24 @@ void scenario_persisted_clock_bound_ahead(struct world *world)
         expect_value(world, 0, write.value, "that write is read");
     }
 }
+
+/* n1 coordinates for a key that it does not hold, so nothing but the persisted bound remembers its stamps. Its clock
+ * is set back while it is down. */
+void scenario_stamps_after_a_restart(struct world *world)
+{
+    script_start(world);
+    uint32_t key = 0;
+    while (script_replica(world, key, 0) == 0 || script_replica(world, key, 1) == 0 ||
+           script_replica(world, key, 2) == 0)
+        key++;
+    for (int i = 0; i < 100 && !world->failed; i++)
+        (void)script_set(world, 0, key, 2);
+    node_crash(world, &world->nodes[0], false);
+    node_clock_set(world, &world->nodes[0], -120000, 0);
+    node_start(world, &world->nodes[0]);
+    world_run_for(world, 10000);
+    uint32_t done = 0;
+    for (int i = 0; i < 100 && !world->failed; i++)
+        done += script_set(world, 0, key, 2).outcome == HISTORY_DONE;
+    script_expect(world, done > 50, "n1 writes again");
+}

@@ -12,6 +12,15 @@ void prepare_little_memory(struct swarm *swarm)
         swarm->shards[i] = 2;
 }
 
+void prepare_very_little_memory(struct swarm *swarm)
+{
+    prepare_little_memory(swarm);
+    swarm->keys = 48;
+    swarm->slow_log_only = true;
+    swarm->flush_us = 200;
+    swarm->disk_crash.lost = 1000000;
+}
+
 void prepare_torn(struct swarm *swarm)
 {
     swarm->value_bytes_max = 600;
@@ -107,18 +116,26 @@ void scenario_segments_out_of_order(struct world *world)
     script_expect(world, world->totals.segments_freed > 3, "log segments were freed");
 }
 
+static void write_slowly(struct world *world, uint32_t count)
+{
+    for (uint32_t key = 0; key < count && !world->failed; key++) {
+        (void)script_set(world, 1, key % world->swarm.keys, 2);
+        world_run_for(world, 5000);
+    }
+}
+
 /* n1's log stalls while its rows go cold, are evicted and read again; then the power fails. What went cold before the
- * log had it would be hidden by what the log has. */
+ * log had it would be hidden by what the log has: the last writes before the stall. */
 void scenario_flush_overtakes_the_log(struct world *world)
 {
-    world->swarm.slow_log_only = true;
     script_start(world);
-    write_burst(world, 1);
     for (int round = 0; round < 3 && !world->failed; round++) {
+        write_slowly(world, world->swarm.keys);
+        write_slowly(world, 4);
+        script_settle(world);
         world->nodes[0].slow_until_us = world->now_us + 60000000;
-        for (uint32_t key = 0; key < 2 * world->swarm.keys && !world->failed; key++)
-            (void)script_set(world, 1, key % world->swarm.keys, 2);
-        for (uint32_t key = 0; key < world->swarm.keys && !world->failed; key++)
+        write_slowly(world, 2 * world->swarm.keys);
+        for (uint32_t key = 0; key < 8 && !world->failed; key++)
             (void)script_get(world, 1, key, 3);
         world->nodes[0].slow_until_us = 0;
         node_crash(world, &world->nodes[0], true);

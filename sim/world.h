@@ -106,6 +106,7 @@ struct sim_node {
     uint64_t id;
     char name[16];
     bool running;
+    bool recovering;
     bool doomed;       /* the process ends as soon as the step under way is over */
     bool doomed_power; /* and the machine with it */
     uint64_t life;     /* counts starts and ends: what belongs to an older life is dropped */

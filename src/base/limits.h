@@ -52,7 +52,7 @@
 
 /* Bytes that one shard appended to the log and that are not durable yet; past it writes get OVERLOADED. Twice the
  * largest frame, so that even the largest value fits while another is being synced. */
-#define LOG_UNSYNCED_BYTES_MAX (2u * FRAME_BYTES_MAX)
+#define LOG_UNSYNCED_BYTES_MAX (2u * FRAME_BYTES_MAX - 64u)
 
 /* Answers that wait for the log, and operations that wait for cold reads, of one shard. */
 #define DURABLE_WAITERS_MAX (256u << 10)

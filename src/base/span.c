@@ -75,6 +75,8 @@ void buf_free(struct buf *buf)
 
 bool buf_reserve(struct buf *buf, size_t size)
 {
+    if (buf->failed)
+        return false; /* what was lost must not be followed by what fits */
     if (size <= buf->capacity - buf->size)
         return true;
     if (size > SIZE_MAX / 2 - buf->size) {

@@ -60,7 +60,7 @@ struct buf {
     uint8_t *data;
     size_t size;
     size_t capacity;
-    bool failed; /* an append did not fit the budget; sticky until buf_clear */
+    bool failed; /* an append did not fit the budget; nothing more is appended until buf_clear */
 };
 
 static inline void buf_init(struct buf *buf, struct alloc *alloc)

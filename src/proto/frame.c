@@ -168,6 +168,7 @@ void frame_put_welcome(struct buf *buf, struct frame_head head, const struct fra
     buf_put_u64(buf, welcome->directory);
     buf_put_u16(buf, welcome->shards);
     buf_put_u8(buf, welcome->knew_other_directory);
+    buf_put_u8(buf, welcome->superseded);
     buf_put_short(buf, welcome->resp_address);
     buf_put_short(buf, welcome->http_address);
     buf_put_u64(buf, welcome->ring_epoch);
@@ -181,6 +182,7 @@ enum status frame_read_welcome(const struct frame *frame, struct frame_welcome *
     welcome->directory = reader_u64(&reader);
     welcome->shards = reader_u16(&reader);
     welcome->knew_other_directory = read_flag(&reader);
+    welcome->superseded = read_flag(&reader);
     welcome->resp_address = reader_short(&reader);
     welcome->http_address = reader_short(&reader);
     welcome->ring_epoch = reader_u64(&reader);

@@ -90,6 +90,8 @@ struct frame_welcome {
     uint16_t shards;
     /* The answerer remembers the asker under another directory id: the asker has lost its disk. */
     bool knew_other_directory;
+    /* It saw a newer directory of the asker before: this one is an old one put back. */
+    bool superseded;
     struct span resp_address;
     struct span http_address;
     uint64_t ring_epoch;

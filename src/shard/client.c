@@ -13,6 +13,9 @@
 /* A value this little past its limit is read whole, so that the client gets an error and keeps its connection. */
 #define BULK_SLACK_BYTES (1u << 20)
 
+/* Operations that were forwarded to other shards hold at most this part of the shard's memory. */
+#define FORWARDED_DIVISOR 8u
+
 /* A timeout longer than this is a mistake: nothing a client waits for takes an hour. */
 #define TIMEOUT_MS_MAX 3600000u
 
@@ -45,6 +48,7 @@ static void pending_free(struct shard *shard, struct pending *pending)
     struct pending *taken = map_take(&shard->pendings, pending->id);
     assert(taken == pending);
     list_remove(&pending->in_order);
+    shard->forwarded_bytes -= pending->forwarded_bytes;
     for (uint32_t i = 0; pending->parts != NULL && i < pending->parts_total; i++)
         alloc_put(&shard->alloc, pending->parts[i].value, pending->parts[i].size);
     alloc_put(&shard->alloc, pending->parts, pending->parts_total * sizeof *pending->parts);
@@ -69,10 +73,14 @@ static void move_answers(struct shard *shard, struct client *client)
         struct pending *head = LIST_ENTRY(list_first(&client->pending), struct pending, in_order);
         if (!head->done)
             return;
-        buf_append_span(&client->out, buf_span(&head->reply));
-        /* An answer that was lost would shift all that follow: without memory the connection ends. */
-        if (head->reply.failed || client->out.failed || head->close)
-            client->closing = true;
+        /* An answer that was lost would shift all that follow: without memory for it the connection ends with the
+         * answers before it. */
+        if (!client->closing) {
+            bool complete = !head->reply.failed && buf_reserve(&client->out, head->reply.size);
+            if (complete)
+                buf_append_span(&client->out, buf_span(&head->reply));
+            client->closing = !complete || head->close;
+        }
         client->pending_count--;
         pending_free(shard, head);
         mark_dirty(shard, client);
@@ -82,6 +90,8 @@ static void move_answers(struct shard *shard, struct client *client)
 void pending_finish(struct shard *shard, struct pending *pending)
 {
     pending->done = true;
+    if (pending->reply.failed)
+        reply_out_of_memory(pending);
     if (pending->client == NULL)
         pending_free(shard, pending);
     else
@@ -134,6 +144,16 @@ void pending_operate(struct shard *shard, struct pending *pending, uint32_t part
         coordinate(shard, slot, operation, &origin);
         return;
     }
+    /* What is on its way to siblings is nobody's memory yet: it has a bound of its own. */
+    size_t bytes = operation->key.size + operation->value.size;
+    if (shard->forwarded_bytes + bytes > shard->options.memory_bytes / FORWARDED_DIVISOR) {
+        struct result refused = {.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+        shard->counters.overloads++;
+        client_part_done(shard, ticket, &refused);
+        return;
+    }
+    shard->forwarded_bytes += bytes;
+    pending->forwarded_bytes += bytes;
     struct frame_head head = frame_head_of(shard, (uint8_t)target, ticket);
     frame_put_exec(&shard->locals[target], head, slot, operation);
 }
@@ -173,7 +193,9 @@ static void run_resp(struct shard *shard, struct client *client, const struct re
     if (status == STATUS_OK) {
         execute(shard, client, pending, &command);
     } else {
-        resp_reply_error(&pending->reply, buf_span(&error));
+        pending->reply.failed = error.failed;
+        if (!error.failed)
+            resp_reply_error(&pending->reply, buf_span(&error));
         pending_finish(shard, pending);
     }
     buf_free(&error);
@@ -256,6 +278,7 @@ static void run_http(struct shard *shard, struct client *client)
     if (status == STATUS_OK) {
         execute(shard, client, pending, &command);
     } else {
+        pending->reply.failed = error.failed;
         reply_http_refusal(pending, &refusal, status, buf_span(&error));
         pending_finish(shard, pending);
     }
@@ -397,11 +420,13 @@ void client_event(struct shard *shard, struct event *event)
     if (event->kind == EVENT_CLIENT_CLOSED) {
         shard->counters.clients--;
         client_free(shard, client);
-    } else if (client->protocol == CLIENT_RESP) {
-        read_resp(shard, client, event);
-    } else {
-        read_http(shard, client, event);
+        return;
     }
+    if (client->protocol == CLIENT_RESP)
+        read_resp(shard, client, event);
+    else
+        read_http(shard, client, event);
+    event->idle = client->pending_count == 0;
 }
 
 void clients_turn_end(struct shard *shard)
@@ -412,6 +437,7 @@ void clients_turn_end(struct shard *shard)
         effect->client = client->id;
         effect->bytes = buf_span(&client->out);
         effect->flag = client->closing;
+        effect->idle = client->pending_count == 0;
         list_push_back(&shard->sent_clients, &client->dirty);
         bool resumes = client->paused && !client->closing && client->pending_count < CLIENT_COMMANDS_MAX / 2;
         if (!resumes)

@@ -8,6 +8,9 @@
 
 #include <assert.h>
 
+/* Values gathered for a sibling in one turn: at most this part of the shard's memory, or one value. */
+#define GATHERED_DIVISOR 8u
+
 /* ---- life of a request ---------------------------------------------------------------------------------- */
 
 static void deliver(struct shard *shard, const struct origin *origin, const struct result *result)
@@ -17,7 +20,12 @@ static void deliver(struct shard *shard, const struct origin *origin, const stru
         return;
     }
     struct frame_head head = frame_head_of(shard, origin->shard, origin->ticket);
-    frame_put_exec_done(&shard->locals[origin->shard], head, result);
+    struct buf *out = &shard->locals[origin->shard];
+    /* Values that wait for a sibling are nobody's memory yet: past a bound a read is refused instead. */
+    bool refused = result->value.size > 0 && out->size > 0 &&
+                   out->size + result->value.size > shard->options.memory_bytes / GATHERED_DIVISOR;
+    struct result refusal = {.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+    frame_put_exec_done(out, head, refused ? &refusal : result);
 }
 
 static void count_outcome(struct shard *shard, const struct result *result)

@@ -142,6 +142,7 @@ static void client_command(struct shard *shard, struct client *client, struct pe
         buf_init(&text, &shard->alloc);
         info_client(shard, client, &text);
         resp_reply_verbatim(reply, client->proto, buf_span(&text));
+        reply->failed |= text.failed;
         buf_free(&text);
         return;
     }
@@ -167,6 +168,7 @@ static void ring_page(struct shard *shard, struct pending *pending)
     buf_init(&json, &shard->alloc);
     describe_ring_json(shard, &json);
     reply_http_json(pending, 200, buf_span(&json));
+    pending->reply.failed |= json.failed;
     buf_free(&json);
 }
 
@@ -183,6 +185,7 @@ static void health_page(struct shard *shard, struct pending *pending)
     buf_append_format(&json, "{\"healthy\":%s,\"reachable\":%u,\"needed\":%u,\"disk_full\":%s}\n",
                       healthy ? "true" : "false", reachable, needed, shard->log.full ? "true" : "false");
     reply_http_json(pending, healthy ? 200 : 503, buf_span(&json));
+    pending->reply.failed |= json.failed;
     buf_free(&json);
 }
 

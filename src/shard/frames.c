@@ -152,15 +152,15 @@ static void send_ring(struct shard *shard, struct peer *peer, uint8_t to_shard)
     buf_free(&ring);
 }
 
-static enum status learn_ring(struct shard *shard, const struct frame *frame)
+/* from_node: siblings tell nobody, or two of them could tell each other for ever. */
+static enum status learn_ring(struct shard *shard, const struct frame *frame, bool from_node)
 {
     struct ring *ring;
     enum status status = ring_decode(&shard->alloc, frame->body, &ring);
     if (status != STATUS_OK)
         return status == STATUS_OVERLOADED ? STATUS_OK : status;
-    bool newer = ring->epoch > shard->ring->epoch;
-    ring_install(shard, ring);
-    for (uint8_t i = 0; newer && i < shard->options.shards; i++) {
+    bool tell = ring_install(shard, ring) && from_node;
+    for (uint8_t i = 0; tell && i < shard->options.shards; i++) {
         if (i != shard->options.shard)
             frame_put_ring(&shard->locals[i], frame_head_of(shard, i, 0), frame->body);
     }
@@ -187,6 +187,11 @@ static enum status clock_frame(struct shard *shard, struct peer *peer, const str
     return STATUS_OK;
 }
 
+static bool is_answer(enum frame_type type)
+{
+    return type == FRAME_PUT_ACK || type == FRAME_GET_ANSWER || type == FRAME_PONG || type == FRAME_RING;
+}
+
 /* The shard of this node that a frame is for, or SHARDS_MAX if it says none that exists. */
 static uint16_t frame_shard(const struct shard *shard, const struct frame *frame)
 {
@@ -201,8 +206,9 @@ static uint16_t frame_shard(const struct shard *shard, const struct frame *frame
 enum status node_frame(struct shard *shard, uint64_t node, const struct frame *frame)
 {
     uint16_t target = frame_shard(shard, frame);
+    /* This node may have had more shards when it asked. */
     if (target == SHARDS_MAX)
-        return STATUS_MALFORMED;
+        return is_answer(frame->type) ? STATUS_OK : STATUS_MALFORMED;
     if (target != shard->options.shard && frame->whole.size > FRAME_PASSED_BYTES_MAX)
         return STATUS_MALFORMED;
     if (target != shard->options.shard) {
@@ -225,7 +231,7 @@ enum status node_frame(struct shard *shard, uint64_t node, const struct frame *f
         send_ring(shard, peer_of_node(shard, node), frame->from_shard);
         return STATUS_OK;
     case FRAME_RING:
-        return learn_ring(shard, frame);
+        return learn_ring(shard, frame, true);
     default:
         return STATUS_MALFORMED;
     }
@@ -258,7 +264,7 @@ static enum status sibling_frame(struct shard *shard, const struct frame *frame)
         status = frame_read_passed(frame, &node, &passed);
         return status == STATUS_OK ? node_frame(shard, node, &passed) : status;
     case FRAME_RING:
-        return learn_ring(shard, frame);
+        return learn_ring(shard, frame, false);
     case FRAME_STATE:
         membership_state(shard, frame);
         return STATUS_OK;

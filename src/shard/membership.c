@@ -3,7 +3,8 @@
  * Amnesia (DESIGN section 6). Each member durably remembers the ids of the data directories it has seen every other
  * member with, before it accepts a single message from it. A node whose directory is new asks: if anybody knew it
  * under another id it has lost its disk, and it counts towards no R; if a majority of the others never did, it is
- * new and serves. The verdict is durable before it takes effect.
+ * new and serves. The verdict is durable before it takes effect. A directory that others knew before a newer one is
+ * an old one put back: the same.
  *
  * Clocks. Every second each peer is asked for its clock, as NTP does. This node stamps writes only while its clock
  * is within half of clock_skew_max_ms of the median of all reachable clocks, its own included; what the round trip
@@ -38,7 +39,9 @@ static void link_reply(struct shard *shard, struct link *link, bool close)
 static bool greeting_begin(struct shard *shard, size_t text_size)
 {
     shard->greeting_start = shard->greeting_bytes.size;
-    return buf_reserve(&shard->greeting_bytes, GREETING_BYTES_MAX + text_size);
+    bool room = buf_reserve(&shard->greeting_bytes, GREETING_BYTES_MAX + text_size);
+    shard->greeting_bytes.failed = false;
+    return room;
 }
 
 static void refuse_link(struct shard *shard, struct link *link, enum status status, const struct buf *text)
@@ -57,12 +60,18 @@ static void accept_link(struct shard *shard, struct link *link)
         .directory = shard->meta.directory_id,
         .shards = shard->options.shards,
         .knew_other_directory = link->knew_other_directory,
+        .superseded = link->superseded,
         .resp_address = span_of_text(shard->resp_address),
         .http_address = span_of_text(shard->http_address),
         .ring_epoch = shard->ring->epoch,
     };
-    if (greeting_begin(shard, 0))
-        frame_put_welcome(&shard->greeting_bytes, frame_head_of(shard, link->from_shard, 0), &welcome);
+    if (!greeting_begin(shard, 0)) {
+        link->waits_for_meta =
+            UINT64_MAX; /* nothing it sends is looked at; it tries again when there may be memory */
+        link_reply(shard, link, true);
+        return;
+    }
+    frame_put_welcome(&shard->greeting_bytes, frame_head_of(shard, link->from_shard, 0), &welcome);
     link_reply(shard, link, false);
     struct effect *move = effects_add(shard->effects, EFFECT_LINK_MOVE);
     move->link = link->id;
@@ -88,18 +97,21 @@ static void explain_cluster(struct shard *shard, const struct frame_hello *hello
                     "); give all nodes the same --initial-cluster, and each a data directory of its own");
 }
 
-/* Notes what the node said of itself. True if that must be durable before the node is accepted. */
-static bool remember(struct shard *shard, struct link *link, const struct frame_hello *hello)
+/* Notes what the node said of itself; *changed says whether that must be durable before the node is accepted.
+ * OVERLOADED: it cannot be noted, so it must not be accepted. */
+static enum status remember(struct shard *shard, struct link *link, const struct frame_hello *hello,
+                            bool *changed)
 {
     struct meta_member *member = meta_member_add(&shard->meta, hello->node);
     if (member == NULL)
-        return false;
-    bool changed = meta_member_saw(member, hello->directory);
+        return STATUS_OVERLOADED;
+    *changed = meta_member_saw(member, hello->directory);
     link->knew_other_directory = member->directory_count > 1;
+    link->superseded = member->directories[member->directory_count - 1] != hello->directory;
     bool same = span_is(hello->resp_address, member->resp) && span_is(hello->http_address, member->http);
     if (!same && meta_member_set_addresses(member, hello->resp_address, hello->http_address) == STATUS_OK)
-        changed = true;
-    return changed;
+        *changed = true;
+    return STATUS_OK;
 }
 
 /* OK, or why the node is refused, in words. */
@@ -151,8 +163,13 @@ void membership_hello(struct shard *shard, struct link *link, const struct frame
     }
     link->node = hello.node;
     link->for_shard = (uint16_t)(hello.shard % shard->options.shards);
-    if (remember(shard, link, &hello))
-        shard->meta_dirty = true;
+    bool changed;
+    if (remember(shard, link, &hello, &changed) != STATUS_OK) {
+        link->waits_for_meta = UINT64_MAX; /* nothing it sends is looked at */
+        link_reply(shard, link, true);
+        return;
+    }
+    shard->meta_dirty |= changed;
     /* Also what an earlier greeting brought may still be on its way to the disk. */
     if (shard->meta_dirty || shard->meta_written != shard->meta_durable) {
         link->waits_for_meta = shard->meta_written + (shard->meta_dirty ? 1 : 0);
@@ -183,6 +200,7 @@ static void tell_siblings(struct shard *shard)
     struct buf body;
     buf_init(&body, &shard->local_alloc);
     buf_put_u8(&body, shard->serving);
+    buf_put_u8(&body, shard->takes_writes);
     buf_put_u8(&body, shard->clock_trusted);
     buf_put_u64(&body, (uint64_t)shard->clock_offset_ms);
     buf_put_u8(&body, (uint8_t)shard->meta.state);
@@ -195,10 +213,32 @@ void membership_state(struct shard *shard, const struct frame *frame)
 {
     struct reader reader = reader_of(frame->body);
     shard->serving = reader_u8(&reader) != 0;
+    shard->takes_writes = reader_u8(&reader) != 0;
     shard->clock_trusted = reader_u8(&reader) != 0;
     shard->clock_offset_ms = (int64_t)reader_u64(&reader);
     shard->meta.state = (enum meta_state)reader_u8(&reader);
     assert(reader_finish(&reader) == STATUS_OK);
+}
+
+/* Accepts the links whose greeting is durable; those for which there is no room wait for the next tick. */
+static void accept_waiting(struct shard *shard)
+{
+    /* Room for every greeting first, so that none moves when the next is written. */
+    size_t room = shard->links.count;
+    if (!buf_reserve(&shard->greeting_bytes, room * GREETING_BYTES_MAX)) {
+        shard->greeting_bytes.failed = false;
+        room = 1;
+    }
+    /* Accepting takes links out of the map: look again from the start after each. */
+    uint32_t at = 0;
+    for (struct link *link = map_next(&shard->links, &at); link != NULL && room > 0;
+         link = map_next(&shard->links, &at)) {
+        if (link->waits_for_meta == 0 || link->waits_for_meta > shard->meta_durable)
+            continue;
+        accept_link(shard, link);
+        room--;
+        at = 0;
+    }
 }
 
 void membership_meta_durable(struct shard *shard, uint64_t version)
@@ -208,21 +248,11 @@ void membership_meta_durable(struct shard *shard, uint64_t version)
     if (shard->serving_version != 0 && version >= shard->serving_version) {
         shard->serving_version = 0;
         shard->serving = true;
+        shard->takes_writes = true;
         say(shard, SAY_INFO, "the data directory is new and nobody knew another one: this node serves reads");
         tell_siblings(shard);
     }
-    /* Room for every greeting first, so that none moves when the next is written. */
-    if (!buf_reserve(&shard->greeting_bytes, (size_t)shard->links.count * GREETING_BYTES_MAX))
-        shard->greeting_bytes.failed = false;
-    /* Accepting takes links out of the map: look again from the start after each. */
-    uint32_t at = 0;
-    for (struct link *link = map_next(&shard->links, &at); link != NULL;
-         link = map_next(&shard->links, &at)) {
-        if (link->waits_for_meta == 0 || link->waits_for_meta > version)
-            continue;
-        accept_link(shard, link);
-        at = 0;
-    }
+    accept_waiting(shard);
 }
 
 /* ---- amnesia -------------------------------------------------------------------------------------------- */
@@ -233,30 +263,54 @@ static void become(struct shard *shard, enum meta_state state)
     shard->meta_dirty = true;
 }
 
+static void become_amnesiac(struct shard *shard, const char *name, const char *why)
+{
+    say(shard, SAY_ERROR,
+        "node %s knew this node with %s data directory: this one lacks data. It takes writes, and its reads "
+        "count "
+        "towards no R until it is repaired",
+        name, why);
+    become(shard, META_AMNESIAC);
+    shard->serving_version = 0;
+    shard->serving = false;
+    tell_siblings(shard);
+}
+
+/* Writes are taken once so many others durably know this directory that every majority of them includes one: or a
+ * write acknowledged here could be lost with this disk, and nobody of a later majority would object. */
+static void count_remembering(struct shard *shard)
+{
+    uint16_t remembering = 0;
+    for (uint16_t i = 0; i < shard->peer_count; i++)
+        remembering = (uint16_t)(remembering + shard->peers[i].remembers);
+    if (shard->takes_writes || remembering < shard->peer_count - shard->peer_count / 2)
+        return;
+    shard->takes_writes = true;
+    tell_siblings(shard);
+}
+
 void membership_welcomed(struct shard *shard, struct peer *peer, const struct frame_welcome *welcome)
 {
     const char *name = shard->ring->nodes[peer->index].name;
+    peer->remembers = true;
+    count_remembering(shard);
     if (shard->meta.state == META_AMNESIAC)
         return;
-    if (welcome->knew_other_directory && shard->meta.state == META_UNPROVEN) {
-        say(shard, SAY_ERROR,
-            "node %s knew this node with another data directory: this one has lost data. It takes writes, "
-            "and its "
-            "reads count towards no R until it is repaired",
-            name);
-        become(shard, META_AMNESIAC);
-        tell_siblings(shard);
+    if (welcome->superseded) {
+        become_amnesiac(shard, name, "a newer");
         return;
     }
+    if (shard->meta.state == META_SERVING)
+        return;
     if (welcome->knew_other_directory) {
-        say(shard, SAY_WARNING, "node %s once knew this node with another data directory", name);
+        become_amnesiac(shard, name, "another");
         return;
     }
     peer->vouched = true;
     uint16_t vouched = 0;
     for (uint16_t i = 0; i < shard->peer_count; i++)
         vouched = (uint16_t)(vouched + shard->peers[i].vouched);
-    if (shard->meta.state != META_UNPROVEN || vouched < shard->peer_count / 2 + 1)
+    if (vouched < shard->peer_count / 2 + 1)
         return;
     become(shard, META_SERVING);
     shard->serving_version = shard->meta_written + 1;
@@ -390,6 +444,8 @@ void membership_pong(struct shard *shard, struct peer *peer, const struct frame_
 
 void membership_tick(struct shard *shard)
 {
+    if (shard->options.shard == 0)
+        accept_waiting(shard);
     if (shard->options.shard != 0 || shard->now.mono_us - shard->pinged_us < PING_INTERVAL_US)
         return;
     shard->pinged_us = shard->now.mono_us;

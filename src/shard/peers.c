@@ -424,13 +424,13 @@ void link_event(struct shard *shard, struct event *event)
 
 /* ---- the ring ------------------------------------------------------------------------------------------- */
 
-void ring_install(struct shard *shard, const struct ring *ring)
+bool ring_install(struct shard *shard, const struct ring *ring)
 {
     bool same_cluster = ring->cluster_id.low == shard->ring->cluster_id.low &&
                         ring->cluster_id.high == shard->ring->cluster_id.high;
     uint16_t self = ring_node_index(ring, shard->self_id);
     if (!same_cluster || ring->epoch <= shard->ring->epoch || self == RING_NODE_NONE)
-        return;
+        return false;
     struct buf bytes;
     struct ring *copy = NULL;
     buf_init(&bytes, &shard->alloc);
@@ -439,13 +439,13 @@ void ring_install(struct shard *shard, const struct ring *ring)
         bytes.failed ? STATUS_OVERLOADED : ring_decode(&shard->alloc, buf_span(&bytes), &copy);
     buf_free(&bytes);
     if (status != STATUS_OK)
-        return; /* asked for again by the next message that shows it */
+        return false; /* asked for again by the next message that shows it */
     shard->ring_before = shard->ring;
     shard->ring = copy;
     if (peers_init(shard) != STATUS_OK) {
         shard->ring = shard->ring_before;
         ring_free(copy);
-        return;
+        return false;
     }
     shard->self = self;
     coordinator_ring_changed(shard);
@@ -453,4 +453,5 @@ void ring_install(struct shard *shard, const struct ring *ring)
     shard->ring_before = NULL;
     peers_start(shard);
     membership_ring(shard);
+    return true;
 }

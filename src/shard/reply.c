@@ -86,6 +86,11 @@ static void reply_failure(struct pending *pending, const struct result *result)
     if (!pending->http)
         buf_append_format(&text, "%s ", resp_code(result));
     explain(pending, result, &text);
+    if (text.failed) {
+        pending->reply.failed = true;
+        buf_free(&text);
+        return;
+    }
     if (!pending->http) {
         resp_reply_error(&pending->reply, buf_span(&text));
         buf_free(&text);
@@ -109,6 +114,23 @@ static void reply_failure(struct pending *pending, const struct result *result)
     };
     http_reply_error(&pending->reply, &reply, &error);
     buf_free(&text);
+}
+
+/* An answer that did not fit becomes an error that does. A write's is left as it is: it ends the connection, which is
+ * the honest answer where the client must not believe that nothing happened. */
+void reply_out_of_memory(struct pending *pending)
+{
+    if (is_write(pending->command))
+        return;
+    buf_free(&pending->reply);
+    if (!pending->http) {
+        buf_append_text(&pending->reply,
+                        "-OVERLOADED there is no memory for the answer; try again later\r\n");
+        return;
+    }
+    struct http_refusal refusal = {.http_status = http_status_of(STATUS_OVERLOADED)};
+    reply_http_refusal(pending, &refusal, STATUS_OVERLOADED,
+                       span_of_text("there is no memory for the answer; try again later"));
 }
 
 void reply_http_refusal(struct pending *pending, const struct http_refusal *refusal, enum status status,
@@ -189,6 +211,7 @@ static void reply_http(struct pending *pending, const struct result *result)
         buf_append_format(&json, "{\"version\":\"%s\"}\n", version);
     reply.body = buf_span(&json);
     http_reply(&pending->reply, &reply);
+    pending->reply.failed |= json.failed;
     buf_free(&json);
 }
 

@@ -68,6 +68,7 @@ static void init_state(struct shard *shard, const struct shard_options *options)
     shard->pending_next = 1;
     shard->clock_trusted = true;
     shard->serving = options->meta->state == META_SERVING;
+    shard->takes_writes = shard->serving;
     shard->flush.clean_us = options->now.mono_us;
     shard->quarantine_any = meta_quarantine_any(options->meta);
     if (shard->quarantine_any)
@@ -352,7 +353,8 @@ void shard_install_ring(struct shard *shard, const struct ring *ring, struct eff
     assert(shard->effects == NULL);
     shard->effects = effects;
     turn_begin(shard);
-    ring_install(shard, ring);
+    bool installed = ring_install(shard, ring);
+    (void)installed; /* an older one is nothing new */
     shard->effects = NULL;
 }
 

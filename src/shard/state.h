@@ -74,6 +74,7 @@ struct peer {
     bool asked_connect; /* EFFECT_PEER_CONNECT was emitted */
     bool asked_redial;  /* and once more since it was lost, because the node showed that it is there */
     bool vouched;       /* shard 0: says that it never knew this node under another directory */
+    bool remembers;     /* shard 0: has durably noted this directory */
     uint16_t shards;    /* its K; 0 = not known yet */
     uint64_t directory;
     uint64_t ring_asked_us;
@@ -94,6 +95,7 @@ struct link {
     uint16_t for_shard;
     uint8_t from_shard;
     bool knew_other_directory;
+    bool superseded;
     uint64_t waits_for_meta; /* greeted once this meta version is durable; 0 = does not wait */
 };
 
@@ -278,6 +280,7 @@ struct pending {
     struct part *parts;      /* MGET */
     struct stats_sum *stats; /* INFO, DBSIZE, /status: what the shards said so far */
     uint8_t section;         /* INFO: which sections */
+    size_t forwarded_bytes;  /* of its operations on other shards */
     struct buf reply;
 };
 
@@ -388,6 +391,7 @@ struct shard {
     struct buf *locals; /* for each shard of this node */
     struct client_map client_map;
     bool client_map_stale;
+    bool takes_writes;       /* enough nodes durably know this directory (membership.c) */
     bool serving;            /* not amnesiac, not unproven */
     bool clock_trusted;      /* within the bound of the peers' median */
     int64_t clock_offset_ms; /* of the peers' median to ours */
@@ -404,6 +408,7 @@ struct shard {
     struct buf greeting_bytes; /* WELCOME and REFUSE frames of this step */
     size_t greeting_start;
 
+    size_t forwarded_bytes; /* of operations that other shards carry out for clients here */
     struct map requests;
     uint64_t request_next;
     struct map clients;
@@ -456,7 +461,8 @@ struct buf *peer_answer_output(struct shard *shard, struct peer *peer);
 void peer_event(struct shard *shard, struct event *event);
 void link_event(struct shard *shard, struct event *event);
 struct frame_head frame_head_of(const struct shard *shard, uint8_t to_shard, uint64_t request);
-void ring_install(struct shard *shard, const struct ring *ring);
+/* Whether the record was installed: it is newer, of this cluster, and names this node. */
+bool ring_install(struct shard *shard, const struct ring *ring);
 
 /* frames.c */
 /* A frame that node sent. MALFORMED: it is not what a Rondo of this version sends. */
@@ -509,6 +515,7 @@ void execute(struct shard *shard, struct client *client, struct pending *pending
 /* reply.c */
 void reply_part(struct shard *shard, struct pending *pending, uint32_t part, const struct result *result);
 void reply_parts_over(struct shard *shard, struct pending *pending);
+void reply_out_of_memory(struct pending *pending);
 void reply_http_refusal(struct pending *pending, const struct http_refusal *refusal, enum status status,
                         struct span message);
 void reply_http_json(struct pending *pending, uint16_t http_status, struct span body);

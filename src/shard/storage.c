@@ -153,6 +153,8 @@ static void do_task(struct shard *shard, const struct task *task, const struct h
     }
     if (task->kind == TASK_GET)
         answer_get(shard, task, held);
+    else if (!shard->takes_writes)
+        answer_status(shard, task, STATUS_STARTING);
     else if (shard->log.full)
         answer_status(shard, task, STATUS_DISK_FULL);
     else
@@ -242,7 +244,7 @@ static void wait_for_cold(struct shard *shard, const struct task *task, uint32_t
 void storage_do(struct shard *shard, const struct task *task)
 {
     uint32_t hash = memtable_hash(&shard->memtable, task->key);
-    struct cold_read *read = shard->cold_waiting == 0 ? NULL : *cold_find(shard, task->key, hash);
+    struct cold_read *read = shard->cold_tickets.count == 0 ? NULL : *cold_find(shard, task->key, hash);
     if (read != NULL) {
         wait_for_cold(shard, task, hash, read);
         return;

@@ -64,22 +64,14 @@ bool meta_member_knows(const struct meta_member *member, uint64_t directory_id)
 
 bool meta_member_saw(struct meta_member *member, uint64_t directory_id)
 {
-    uint8_t count = member->directory_count;
-    if (count > 0 && member->directories[count - 1] == directory_id)
+    if (meta_member_knows(member, directory_id))
         return false;
-    /* Forget it at its old place, or the oldest when all places are taken. */
-    uint8_t drop = 0;
-    while (drop < count && member->directories[drop] != directory_id)
-        drop++;
-    if (drop == count && count < META_DIRECTORIES_MAX) {
-        member->directories[member->directory_count++] = directory_id;
-        return true;
+    if (member->directory_count == META_DIRECTORIES_MAX) {
+        memmove(member->directories, member->directories + 1,
+                (META_DIRECTORIES_MAX - 1) * sizeof *member->directories);
+        member->directory_count--;
     }
-    if (drop == count)
-        drop = 0;
-    for (uint8_t i = drop; i + 1 < count; i++)
-        member->directories[i] = member->directories[i + 1];
-    member->directories[count - 1] = directory_id;
+    member->directories[member->directory_count++] = directory_id;
     return true;
 }
 

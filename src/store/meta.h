@@ -73,7 +73,8 @@ struct meta_member *meta_member_add(struct meta *meta, uint64_t node_id);
 /* Whether the member was seen with this directory. */
 bool meta_member_knows(const struct meta_member *member, uint64_t directory_id);
 
-/* Notes a directory as the member's newest; true if that changed anything. */
+/* Notes a directory; true if it was not known. The order is that of first sight: one that is known and not the last
+ * is an old one put back. */
 bool meta_member_saw(struct meta_member *member, uint64_t directory_id);
 
 /* Sets a member's address texts. TOO_LARGE past ADDRESS_BYTES_MAX, MALFORMED with a zero

@@ -210,9 +210,13 @@ static void link_data(struct world *world, struct span bytes)
         const struct ring *ring = shared_ring();
         world->link.number++;
         struct event open = {.kind = EVENT_LINK_OPEN, .link = world->link.number};
-        struct frame_hello hello = {
-            .cluster = ring->cluster_id, .node = world->peer_node, .directory = 22, .shards = 1,
-            .name = span_of_text("n2"), .resp_address = span_of_text("h:5"), .http_address = span_of_text("h:6")};
+        struct frame_hello hello = {.cluster = ring->cluster_id,
+                                    .node = world->peer_node,
+                                    .directory = 22,
+                                    .shards = 1,
+                                    .name = span_of_text("n2"),
+                                    .resp_address = span_of_text("h:5"),
+                                    .http_address = span_of_text("h:6")};
         world->link.open = true;
         step(world, &open);
         frame_put_hello(&world->link.input, (struct frame_head){.epoch = 1}, &hello);
@@ -254,7 +258,8 @@ static void link_frame(struct world *world, struct span bytes)
 static void peer_data(struct world *world, struct span bytes)
 {
     if (!world->peer.open) {
-        struct frame_welcome welcome = {.node = world->peer_node, .directory = 22, .shards = 1, .ring_epoch = 1};
+        struct frame_welcome welcome = {
+            .node = world->peer_node, .directory = 22, .shards = 1, .ring_epoch = 1};
         struct event up = {.kind = EVENT_PEER_UP, .node = world->peer_node};
         world->peer.open = true;
         step(world, &up);
@@ -270,8 +275,9 @@ static void turn_end(struct world *world)
     struct event end = {.kind = EVENT_TURN_END};
     step(world, &end);
     while (world->cold_count > 0) {
-        struct event result = {
-            .kind = EVENT_COLD_RESULT, .status = STATUS_NOT_FOUND, .ticket = world->cold[--world->cold_count]};
+        struct event result = {.kind = EVENT_COLD_RESULT,
+                               .status = STATUS_NOT_FOUND,
+                               .ticket = world->cold[--world->cold_count]};
         step(world, &result);
     }
     if (world->flush != NULL) {

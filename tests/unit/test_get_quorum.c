@@ -22,7 +22,8 @@ static struct version version_of(uint64_t value, uint64_t override)
 
 static struct version merge(struct version a, struct version b)
 {
-    return (struct version){.value = stamp_max(a.value, b.value), .override = stamp_max(a.override, b.override)};
+    return (struct version){.value = stamp_max(a.value, b.value),
+                            .override = stamp_max(a.override, b.override)};
 }
 
 /* ---- clauses -------------------------------------------------------------------------------------------- */
@@ -429,8 +430,10 @@ static void check_failed(const struct read *read)
         bool holds = version_equal(get->replica[i].version, read->merged) && read->known[i];
         bool written = get->replica[i].write == GET_WRITE_HELD;
         bool answered = get->replica[i].state == GET_ANSWERED || get->replica[i].state == GET_FETCHING;
-        can_count = (uint8_t)(can_count + !(read->unreachable[i] || (answered && read->replica[i].quarantined)));
-        can_hold = (uint8_t)(can_hold + (holds || written || !(read->unreachable[i] || read->refused_write[i])));
+        can_count =
+            (uint8_t)(can_count + !(read->unreachable[i] || (answered && read->replica[i].quarantined)));
+        can_hold =
+            (uint8_t)(can_hold + (holds || written || !(read->unreachable[i] || read->refused_write[i])));
     }
     assert_true(can_count < get->needed || can_hold < get->replicas - get->needed + 1);
 }
@@ -449,7 +452,8 @@ static bool run(struct read *read, uint8_t n, uint8_t r)
             break;
         case GET_FETCH:
             get_sent(&read->get, chosen);
-            post(read, read->replica[chosen].fate == FATE_DIGEST_THEN_GONE ? MESSAGE_GONE : MESSAGE_FETCHED, chosen);
+            post(read, read->replica[chosen].fate == FATE_DIGEST_THEN_GONE ? MESSAGE_GONE : MESSAGE_FETCHED,
+                 chosen);
             break;
         case GET_WRITE_BACK:
             assert_true(2 * r > n);

@@ -52,9 +52,18 @@ static void tag_is_what_stands_between_the_first_braces(void **state)
 {
     (void)state;
     static const char *const pairs[][2] = {
-        {"foo{}{bar}", "foo{}{bar}"}, {"foo{{bar}}zap", "{bar"}, {"foo{bar", "foo{bar"}, {"foo}bar{", "foo}bar{"},
-        {"}{a}", "a"},                {"{}", "{}"},              {"{", "{"},             {"{a}", "a"},
-        {"x{a", "x{a"},               {"", ""},                  {"a}b{c}d", "c"},       {"{a}{b}", "a"},
+        {"foo{}{bar}", "foo{}{bar}"},
+        {"foo{{bar}}zap", "{bar"},
+        {"foo{bar", "foo{bar"},
+        {"foo}bar{", "foo}bar{"},
+        {"}{a}", "a"},
+        {"{}", "{}"},
+        {"{", "{"},
+        {"{a}", "a"},
+        {"x{a", "x{a"},
+        {"", ""},
+        {"a}b{c}d", "c"},
+        {"{a}{b}", "a"},
     };
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
         assert_true(span_is(key_tag(span_of_text(pairs[i][0])), pairs[i][1]));
@@ -72,7 +81,8 @@ static void slot_of_random_keys_agrees_with_the_naive_checksum(void **state)
         size_t size = prng_below(&prng, sizeof bytes + 1);
         /* Few different bytes, so that braces are frequent. */
         for (size_t at = 0; at < size; at++)
-            bytes[at] = prng_chance(&prng, 1, 3) ? (uint8_t)"{}"[prng_below(&prng, 2)] : (uint8_t)prng_u64(&prng);
+            bytes[at] =
+                prng_chance(&prng, 1, 3) ? (uint8_t) "{}"[prng_below(&prng, 2)] : (uint8_t)prng_u64(&prng);
         struct span key = span_of(bytes, size);
         struct span tag = key;
         const uint8_t *open = size == 0 ? NULL : memchr(bytes, '{', size);

@@ -271,8 +271,8 @@ static void bytes_of_a_random_record_parse_to_the_same_record(void **state)
 static void bytes_of_a_known_record_stand_as_documented(void **state)
 {
     (void)state;
-    static const uint8_t expected[] = {1, 5, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0,   0,  0,
-                                       0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 'h', 'i'};
+    static const uint8_t expected[] = {1, 5, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0,   0,
+                                       0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 'h', 'i'};
     struct record record = {.flags = RECORD_VALUE | RECORD_EXPIRY,
                             .stamp = {.time = 2, .actor = 3},
                             .expiry_ms = 4,

@@ -1,0 +1,292 @@
+/* The shard as its clients see it: order of answers, pausing, leaving; flushes, and running out of memory. */
+#include "shard_world.h"
+
+#include "base/prng.h"
+
+#define ALLOCATION_FAILURES 200u
+
+static const struct world_options one_node = {.nodes = 1, .cold_empty = true};
+static const struct world_options three_nodes = {.nodes = 3, .cold_empty = true};
+
+/* ---- clients -------------------------------------------------------------------------------------------- */
+
+static void pipelined_commands_answer_in_order(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &one_node);
+    warm_up(&world);
+    world.node[0].log_held = true;
+    world_say(&world, 0, 0, "PING\r\nSET k v\r\nPING\r\nNONSENSE\r\nGET k\r\n");
+    assert_string_equal(world_heard(&world, 0), "+PONG\r\n");
+    world.node[0].log_held = false;
+    world_settle(&world);
+    const char *heard = world_heard(&world, 0);
+    assert_true(begins(heard, "+OK\r\n+PONG\r\n-ERR unknown command"));
+    assert_non_null(strstr(heard, "\r\n$1\r\nv\r\n"));
+    world_close(&world);
+}
+
+static void client_that_leaves_with_commands_in_flight_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &three_nodes);
+    warm_up(&world);
+    size_t used = shard_alloc(world.node[0].shard)->used_bytes;
+    for (uint8_t i = 0; i < 3; i++)
+        world.node[i].log_held = true;
+    world_say(&world, 0, 0, "SET k v\r\nGET k\r\nMGET a b c\r\nMSET a 1 b 2\r\nDBSIZE\r\nPING\r\n");
+    world_leave(&world, 0);
+    assert_true(shard_requests_in_flight(world.node[0].shard) > 0);
+    for (uint8_t i = 0; i < 3; i++)
+        world.node[i].log_held = false;
+    world_settle(&world);
+    assert_int_equal(shard_requests_in_flight(world.node[0].shard), 0);
+    assert_string_equal(world_heard(&world, 0), "");
+    /* Tables may have grown; nothing of the size of the requests is left. */
+    assert_true(shard_alloc(world.node[0].shard)->used_bytes < used + (64u << 10));
+    world_say(&world, 0, 1, "MGET a b k\r\n");
+    assert_string_equal(world_heard(&world, 1), "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\nv\r\n");
+    world_close(&world);
+}
+
+static void client_with_too_many_commands_in_flight_is_paused_and_resumed(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &one_node);
+    warm_up(&world);
+    world.node[0].log_held = true;
+    for (uint32_t i = 0; i < CLIENT_COMMANDS_MAX + 10; i++)
+        world_say(&world, 0, 0, "SET k v\r\n");
+    assert_true(world.client[0].paused);
+    assert_true(world.client[0].input.size > 0);
+    world.node[0].log_held = false;
+    world_settle(&world);
+    assert_false(world.client[0].paused);
+    assert_int_equal(strlen(world_heard(&world, 0)), 5 * (CLIENT_COMMANDS_MAX + 10));
+    world_close(&world);
+}
+
+static void http_continue_takes_its_place_among_the_answers(void **state)
+{
+    (void)state;
+    struct world world;
+    struct world_options options = {.nodes = 1};
+    world_open(&world, &options);
+    warm_up(&world);
+    world.node[0].cold_held = true;
+    world_say_as(
+        &world, CLIENT_HTTP, 0, 0,
+        "GET /get?key=k HTTP/1.1\r\nHost: h\r\n\r\n"
+        "PUT /put?key=other HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    assert_string_equal(world_heard(&world, 0), "");
+    world.node[0].cold_held = false;
+    world_settle(&world);
+    const char *heard = world_heard(&world, 0);
+    assert_true(begins(heard, "HTTP/1.1 404 "));
+    const char *go_on = strstr(heard, "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_non_null(go_on);
+    assert_string_equal(go_on, "HTTP/1.1 100 Continue\r\n\r\n");
+    world_say_as(&world, CLIENT_HTTP, 0, 0, "abcGET /get?key=other HTTP/1.1\r\nHost: h\r\n\r\n");
+    heard = world_heard(&world, 0);
+    assert_true(begins(heard, "HTTP/1.1 200 "));
+    assert_string_equal(heard + strlen(heard) - 7, "\r\n\r\nabc");
+    world_close(&world);
+}
+
+static void expire_of_a_value_that_was_just_replaced_leaves_the_new_one(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &three_nodes);
+    warm_up(&world);
+    world_say(&world, 0, 0, "SET k old\r\n");
+    assert_string_equal(world_heard(&world, 0), "+OK\r\n");
+    /* EXPIRE has read the old value and its override is on the way when the SET is acknowledged. */
+    world.node[0].log_held = true;
+    world_say(&world, 0, 0, "PEXPIRE k 10\r\n");
+    world_say(&world, 1, 1, "SET k new\r\n");
+    assert_string_equal(world_heard(&world, 1), "+OK\r\n");
+    world.node[0].log_held = false;
+    world_settle(&world);
+    world_pass(&world, 50);
+    world_say(&world, 2, 2, "RONDO.CONSISTENCY R 3\r\nGET k\r\nTTL k\r\n");
+    assert_string_equal(world_heard(&world, 2), "+OK\r\n$3\r\nnew\r\n:-1\r\n");
+    world_close(&world);
+}
+
+/* ---- flushing ------------------------------------------------------------------------------------------- */
+
+static uint64_t rows_dirty(const struct world *world)
+{
+    return memtable_counters(shard_memtable(world->node[0].shard))->rows_dirty;
+}
+
+static void flush_of_a_row_that_changed_meanwhile_leaves_it_dirty(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &one_node);
+    world_say(&world, 0, 0, "SET a 1\r\nSET b 1\r\n");
+    assert_int_equal(rows_dirty(&world), 2);
+    world.node[0].flush_held = true;
+    for (int i = 0; i < 12; i++)
+        world_pass(&world, 1000);
+    assert_non_null(world.node[0].flush);
+    assert_int_equal(flush_count(world.node[0].flush), 2);
+    world_say(&world, 0, 0, "SET b 2\r\n");
+    world.node[0].flush_held = false;
+    world_settle(&world);
+    assert_int_equal(rows_dirty(&world), 1);
+    world_close(&world);
+}
+
+static void flush_that_fails_leaves_all_rows_dirty_and_is_tried_again(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &one_node);
+    world_say(&world, 0, 0, "SET a 1\r\nSET b 1\r\n");
+    world.node[0].flush_held = true;
+    for (int i = 0; i < 12; i++)
+        world_pass(&world, 1000);
+    assert_non_null(world.node[0].flush);
+    world.node[0].flush = NULL;
+    struct event failed = {.kind = EVENT_FLUSH_DONE, .status = STATUS_IO_ERROR};
+    world_event(&world, 0, &failed);
+    assert_int_equal(rows_dirty(&world), 2);
+    world.node[0].flush_held = false;
+    world_pass(&world, 500);
+    assert_int_equal(rows_dirty(&world), 2);
+    world_pass(&world, 1000);
+    assert_int_equal(rows_dirty(&world), 0);
+    world_close(&world);
+}
+
+/* ---- memory and determinism ----------------------------------------------------------------------------- */
+
+static const char *const one_line_commands =
+    "SET k v\r\nEXISTS k\r\nSTRLEN k\r\nEXPIRE k 100\r\nTTL k\r\nDBSIZE\r\n"
+    "DEL k\r\nMSET a 1 b 2\r\nPING\r\nSET k again\r\n";
+#define ONE_LINE_COMMANDS 10u
+
+static uint32_t count_lines(const char *text)
+{
+    uint32_t count = 0;
+    for (; (text = strstr(text, "\r\n")) != NULL; text += 2)
+        count++;
+    return count;
+}
+
+/* Whatever allocation fails: no crash, and every command is answered once, or its connection closed. */
+static void allocation_that_fails_never_leaves_a_command_without_an_answer(void **state)
+{
+    (void)state;
+    uint32_t untouched = 0;
+    for (uint64_t call = 1; call <= ALLOCATION_FAILURES; call++) {
+        struct world world;
+        struct world_options options = {.nodes = 3, .cold_empty = call % 2 == 0, .fail_at_call = call};
+        world_open(&world, &options);
+        world_say(&world, 0, 0, one_line_commands);
+        world_say_as(&world, CLIENT_HTTP, 0, 1, "GET /status HTTP/1.1\r\nHost: h\r\n\r\n");
+        world_say(&world, 1, 2, "SET k other\r\n");
+        for (int i = 0; i < 4; i++)
+            world_pass(&world, WORLD_TIMEOUT_MS);
+        uint32_t answers = count_lines(world_heard(&world, 0));
+        assert_true(answers == ONE_LINE_COMMANDS || world.client[0].closed_by_server);
+        assert_true(answers <= ONE_LINE_COMMANDS);
+        bool page = begins(world_heard(&world, 1), "HTTP/1.1 ");
+        assert_true(page || world.client[1].closed_by_server);
+        assert_string_equal(world_heard(&world, 2), "+OK\r\n");
+        assert_int_equal(shard_requests_in_flight(world.node[0].shard), 0);
+        untouched += shard_alloc(world.node[0].shard)->calls < shard_alloc(world.node[0].shard)->fail_at_call;
+        world_close(&world);
+    }
+    assert_in_range(untouched, 1, ALLOCATION_FAILURES * 3 / 4); /* all that there are were tried */
+}
+
+/* Rows that cannot be flushed fill the memory: writes are refused, what was acknowledged stays readable. */
+static void put_that_finds_no_memory_is_refused_and_reads_go_on(void **state)
+{
+    (void)state;
+    struct world world;
+    struct world_options options = {.nodes = 1, .memory_bytes = (size_t)4 << 20, .cold_empty = true};
+    char value[40000];
+    uint32_t stored = 0;
+    world_open(&world, &options);
+    warm_up(&world);
+    world.node[0].flush_held = true;
+    memset(value, 'x', sizeof value - 1);
+    value[sizeof value - 1] = 0;
+    struct buf line;
+    buf_init(&line, &world.alloc);
+    for (;; stored++) {
+        assert_true(stored < 200);
+        buf_clear(&line);
+        buf_append_format(&line, "SET k%u %s\r\n", stored, value);
+        buf_put_u8(&line, 0);
+        world_say(&world, 0, 0, (const char *)line.data);
+        const char *heard = world_heard(&world, 0);
+        if (begins(heard, "-OVERLOADED "))
+            break;
+        assert_string_equal(heard, "+OK\r\n");
+    }
+    assert_true(stored > 20);
+    world_say(&world, 0, 0, "STRLEN k0\r\nEXISTS k1000\r\n");
+    assert_string_equal(world_heard(&world, 0), ":39999\r\n:0\r\n");
+    world.node[0].flush_held = false;
+    for (int i = 0; i < 5; i++)
+        world_pass(&world, 1000);
+    world_say(&world, 0, 0, (const char *)line.data);
+    assert_string_equal(world_heard(&world, 0), "+OK\r\n");
+    buf_free(&line);
+    world_close(&world);
+}
+
+static void same_events_give_the_same_trace(void **state)
+{
+    (void)state;
+    uint64_t digests[2];
+    for (size_t run = 0; run < 2; run++) {
+        struct world world;
+        struct prng prng;
+        world_open(&world, &three_nodes);
+        prng_seed(&prng, 9);
+        for (int i = 0; i < 200; i++) {
+            struct buf line;
+            uint8_t node = (uint8_t)prng_below(&prng, 3);
+            uint64_t key = prng_below(&prng, 10);
+            buf_init(&line, &world.alloc);
+            buf_append_format(&line, "%s k%u %d\r\nGET k%u", prng_chance(&prng, 1, 2) ? "SET" : "EXPIRE",
+                              (unsigned)key, i, (unsigned)key);
+            buf_append(&line, "\r\n", 3);
+            world.node[node].log_held = prng_chance(&prng, 1, 4);
+            world_say(&world, node, node, (const char *)line.data);
+            buf_free(&line);
+            world_pass(&world, prng_below(&prng, 50));
+        }
+        digests[run] = hash_64(buf_span(&world.trace), 1);
+        assert_true(world.trace.size > 1000);
+        world_close(&world);
+    }
+    assert_int_equal(digests[0], digests[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pipelined_commands_answer_in_order),
+        cmocka_unit_test(client_that_leaves_with_commands_in_flight_leaves_nothing_behind),
+        cmocka_unit_test(client_with_too_many_commands_in_flight_is_paused_and_resumed),
+        cmocka_unit_test(http_continue_takes_its_place_among_the_answers),
+        cmocka_unit_test(expire_of_a_value_that_was_just_replaced_leaves_the_new_one),
+        cmocka_unit_test(flush_of_a_row_that_changed_meanwhile_leaves_it_dirty),
+        cmocka_unit_test(flush_that_fails_leaves_all_rows_dirty_and_is_tried_again),
+        cmocka_unit_test(allocation_that_fails_never_leaves_a_command_without_an_answer),
+        cmocka_unit_test(put_that_finds_no_memory_is_refused_and_reads_go_on),
+        cmocka_unit_test(same_events_give_the_same_trace),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
