@@ -56,7 +56,9 @@ void get_gone(struct get_quorum *get, uint8_t replica, enum status reason)
     /* A fetch that failed leaves a version without a record: it can count no longer. */
     gone->state = GET_GONE;
     gone->counts = false;
-    get->refusal = reason;
+    /* That data may be lost is the news; that somebody is also unreachable is not. */
+    if (get->refusal != STATUS_QUARANTINED)
+        get->refusal = reason;
 }
 
 void get_write_acked(struct get_quorum *get, uint8_t replica)

@@ -102,7 +102,8 @@ void read_answer(struct shard *shard, struct request *request, uint8_t place,
         return;
     }
     hlc_observe(&shard->hlc, shard->now.wall_ms, stamp_max(answer->version.value, answer->version.override));
-    if (seen.has_record && !version_equal(seen.merged, request->get.merged))
+    bool grew = seen.has_record && !version_equal(seen.merged, request->get.merged);
+    if (grew && request->write_backs < WRITE_BACKS_MAX)
         request->write_backs++;
     get_answered(&request->get, place, &seen);
     advance(shard, request);
@@ -154,7 +155,7 @@ static void write_back(struct shard *shard, struct request *request, uint8_t pla
 {
     get_write_sent(&request->get, place);
     shard->counters.write_backs++;
-    bool sent = request->write_backs <= WRITE_BACKS_MAX &&
+    bool sent = request->write_backs < WRITE_BACKS_MAX &&
                 request_send_record(shard, request, place, TAG_WRITE_BACK + request->write_backs, true);
     if (!sent)
         get_write_failed(&request->get, place);
