@@ -13,7 +13,8 @@
  * are not anchors do the rest, from runs already mixed where there are any.
  *
  * With N replicas on distinct nodes a node's load is N times its slots, so the finest balance possible is
- * ceil(16384 / S) * S / 16384. The files: claim_share.c (spacing, shares), claim_join.c, claim_leave.c. */
+ * ceil(16384 / S) * S / 16384. The files: claim_share.c (spacing,
+ * shares), claim_join.c, claim_leave.c, claim_reach.c (leaving, with few ranges for clients). */
 #include "ring/claim.h"
 
 #include <assert.h>

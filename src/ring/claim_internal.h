@@ -20,10 +20,17 @@ struct claimant {
     uint32_t count;   /* slots owned */
     uint32_t quota;   /* slots still to give (join) or to receive (leave) */
     uint32_t load;    /* slots replicated; kept by level_loads only */
-    uint32_t used;    /* scratch of run_offer */
+    uint32_t used;    /* scratch of run_offer and count_served */
     uint16_t anchors; /* whole anchors owned */
     bool present;
     bool stuck; /* has no slot that the newcomer may take */
+};
+
+/* Who would best have an orphan. */
+struct heir_offer {
+    uint32_t offer; /* 0 = nobody can */
+    uint16_t node;
+    bool current; /* still so */
 };
 
 struct claim {
@@ -37,6 +44,7 @@ struct claim {
     struct claimant nodes[NODES_MAX];
     uint16_t orphans[SLOTS_COUNT]; /* slots of nodes that left, ascending */
     uint16_t orphan_count;
+    struct heir_offer offers[SLOTS_COUNT]; /* for each orphan; kept by claim_settle_singles only */
 };
 
 static inline uint16_t slot_clockwise(uint16_t slot, uint32_t steps)
@@ -101,5 +109,11 @@ void claim_take_share(struct claim *claim, uint16_t node, uint32_t slots);
 
 /* Hands the slots without an owner to the nodes present. */
 void claim_settle_orphans(struct claim *claim);
+
+/* Gives orphans to nodes below their limits, where few let a node serve a whole run that nobody serves. */
+void claim_complete_runs(struct claim *claim);
+
+/* Gives orphans to heirs as their quotas and the spacing allow, where they lengthen stretches most. */
+void claim_settle_singles(struct claim *claim);
 
 #endif

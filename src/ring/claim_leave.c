@@ -57,16 +57,6 @@ static uint16_t next_heir(const struct claim *claim)
     return best;
 }
 
-/* Quotas up to the limits, for those who can make runs less mixed. */
-static void open_quotas(struct claim *claim)
-{
-    for (uint16_t node = 0; node < claim->options->node_count; node++) {
-        struct claimant *heir = &claim->nodes[node];
-        uint32_t limit = claim_share_limit(heir->share);
-        heir->quota = heir->present && heir->count < limit ? limit - heir->count : 0;
-    }
-}
-
 /* Quotas for all slots that still have no owner. */
 static void spread_quotas(struct claim *claim)
 {
@@ -79,69 +69,12 @@ static void spread_quotas(struct claim *claim)
         claim->nodes[next_heir(claim)].quota++;
 }
 
-/* How good it is to give the run's orphans to the node: many at once, best if the run becomes whole, or if it
- * owns some of it already (`only_owners`: only then). 0 = none possible. */
-static uint32_t heir_offer(const struct claim *claim, uint16_t run, uint16_t node, bool only_owners)
-{
-    uint32_t gain = 0;
-    uint32_t held = 0;
-    for (uint16_t i = 0; i < RUN_SLOTS; i++) {
-        uint16_t slot = (uint16_t)(run * RUN_SLOTS + i);
-        if (claim->owner[slot] == node)
-            held++;
-        else if (claim->owner[slot] == CLAIM_OWNER_NONE && !claim_slot_near(claim, slot, node))
-            gain++;
-    }
-    if (gain > claim->nodes[node].quota)
-        gain = claim->nodes[node].quota;
-    if (gain == 0 || (only_owners && held == 0))
-        return 0;
-    return gain * 4 + (gain + held == RUN_SLOTS ? 64 : 0) + (held > 0 ? 40 : 0);
-}
-
 static void inherit(struct claim *claim, uint16_t slot, uint16_t node)
 {
     claim->owner[slot] = node;
     claim->nodes[node].count++;
     if (claim->nodes[node].quota > 0)
         claim->nodes[node].quota--;
-}
-
-/* Gives orphans to heirs as their quotas and the spacing allow. */
-static void settle_quotas(struct claim *claim, bool only_owners)
-{
-    for (;;) {
-        uint16_t best_run = RUNS_COUNT;
-        uint16_t best_node = 0;
-        uint32_t best_offer = 0;
-        uint16_t shift = (uint16_t)prng_below(&claim->prng, claim->options->node_count);
-        for (uint16_t i = 0; i < claim->orphan_count; i++) {
-            uint16_t run = claim->orphans[i] / RUN_SLOTS;
-            if (claim->owner[claim->orphans[i]] != CLAIM_OWNER_NONE)
-                continue;
-            for (uint16_t j = 0; j < claim->options->node_count; j++) {
-                uint16_t node = (uint16_t)((j + shift) % claim->options->node_count);
-                if (claim->nodes[node].quota == 0)
-                    continue;
-                uint32_t offer = heir_offer(claim, run, node, only_owners);
-                if (offer > best_offer) {
-                    best_run = run;
-                    best_node = node;
-                    best_offer = offer;
-                }
-            }
-            while (i + 1 < claim->orphan_count && claim->orphans[i + 1] / RUN_SLOTS == run)
-                i++;
-        }
-        if (best_run == RUNS_COUNT)
-            return;
-        for (uint16_t i = 0; i < RUN_SLOTS; i++) {
-            uint16_t slot = (uint16_t)(best_run * RUN_SLOTS + i);
-            if (claim->nodes[best_node].quota > 0 && claim->owner[slot] == CLAIM_OWNER_NONE &&
-                !claim_slot_near(claim, slot, best_node))
-                inherit(claim, slot, best_node);
-        }
-    }
 }
 
 /* Frees an heir for a slot that is near all nodes with quotas: another orphan's heir takes it and gives that
@@ -262,10 +195,9 @@ void claim_settle_orphans(struct claim *claim)
         if (claim->owner[slot] == CLAIM_OWNER_NONE)
             claim->orphans[claim->orphan_count++] = (uint16_t)slot;
     }
-    open_quotas(claim);
-    settle_quotas(claim, true);
+    claim_complete_runs(claim);
     spread_quotas(claim);
-    settle_quotas(claim, false);
+    claim_settle_singles(claim);
     bool crowded = false;
     for (uint16_t i = 0; i < claim->orphan_count; i++) {
         uint16_t slot = claim->orphans[i];
