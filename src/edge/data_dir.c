@@ -24,12 +24,6 @@
 /* Table files that RocksDB keeps open. */
 #define COLD_FILES_OPEN_MAX 512
 
-static const char *const durability_names[] = {
-    [DURABILITY_ALWAYS] = "always\n",
-    [DURABILITY_INTERVAL] = "interval\n",
-    [DURABILITY_OS] = "os\n",
-};
-
 static void data_dir_free(struct data_dir *dir)
 {
     data_dir_log_close(dir);
@@ -40,6 +34,7 @@ static void data_dir_free(struct data_dir *dir)
     meta_free(&dir->meta);
     buf_free(&dir->blob);
     free(dir->log.inherited);
+    free(dir->note_path);
     free(dir->log_path);
     free(dir->path);
     free(dir);
@@ -203,20 +198,39 @@ static void data_dir_say(struct data_dir *dir, enum say_level level, struct buf 
     buf_clear(text);
 }
 
-/* Whether the last run promised that what it acknowledged was on the disk. */
-static bool data_dir_was_always(struct data_dir *dir, const char *path)
+static enum status data_dir_quarantine_all(struct data_dir *dir)
 {
-    struct buf text;
-    buf_init(&text, &dir->alloc);
-    bool always = files_read(path, 64, &text, NULL) == STATUS_OK &&
-                  span_is(buf_span(&text), durability_names[DURABILITY_ALWAYS]);
-    buf_free(&text);
-    return always;
+    enum status status = STATUS_OK;
+    for (uint32_t slot = 0; slot < SLOTS_COUNT && status == STATUS_OK; slot++)
+        status = meta_quarantine_set(&dir->meta, (uint16_t)slot);
+    return status;
+}
+
+/* The last run was ended in the middle of its work and had not promised that its writes were on the disk. Those of a
+ * process that died are still with the system; those of a machine that died may be gone. */
+static enum status data_dir_judge_unsure(struct data_dir *dir, const struct durability_note *last,
+                                         struct buf *text)
+{
+    struct durability_note now;
+    durability_note_boot(&now);
+    if (durability_note_same_boot(last, &now)) {
+        buf_append_text(
+            text, "the last run did not stop cleanly and its durability was not \"always\": what it was "
+                  "about to write is lost here; this node gets a new actor id");
+        data_dir_say(dir, SAY_WARNING, text);
+        return STATUS_OK;
+    }
+    buf_append_text(
+        text, "the machine went down while rondod ran, and its durability was not \"always\": acknowledged "
+              "writes may be LOST here; all slots are quarantined (reads of their keys here are refused "
+              "until they are repaired), this node gets a new actor id");
+    data_dir_say(dir, SAY_ERROR, text);
+    return data_dir_quarantine_all(dir);
 }
 
 /* Draws a new actor where a dot or stamp could otherwise be made twice, and quarantines what may be lost
  * (DESIGN sections 3 and 6). */
-static enum status data_dir_judge(struct data_dir *dir, bool was_always)
+static enum status data_dir_judge(struct data_dir *dir, const struct durability_note *last)
 {
     const struct log_recovery_report *report = dir->report;
     struct buf text;
@@ -256,41 +270,58 @@ static enum status data_dir_judge(struct data_dir *dir, bool was_always)
             (unsigned long long)report->torn_bytes);
         data_dir_say(dir, SAY_INFO, &text);
     }
-    bool unsure = !dir->meta.clean_stop && !was_always;
-    if (unsure) {
-        buf_append_text(&text,
-                        "the last run did not stop cleanly and its durability was not \"always\": its newest "
-                        "writes may be lost here; this node gets a new actor id");
-        data_dir_say(dir, SAY_WARNING, &text);
-    }
-    if (dir->damaged || report->torn_bytes > 0 || unsure)
+    enum status status = STATUS_OK;
+    bool unsure = !dir->meta.clean_stop && last->mode != DURABILITY_ALWAYS;
+    if (unsure)
+        status = data_dir_judge_unsure(dir, last, &text);
+    /* Then a batch that is missing here may have been flushed before it was lost. */
+    dir->merge_cold = dir->damaged || report->torn_bytes > 0 || unsure;
+    if (dir->merge_cold)
         dir->meta.actor_id = files_random();
     buf_free(&text);
-    return STATUS_OK;
+    return status;
+}
+
+/* Whether there is such a file or directory. Any doubt counts as yes: opening it will tell. */
+static bool data_dir_has(const struct data_dir *dir, const char *name)
+{
+    char *path = files_join(dir->path, name);
+    bool has = access(path, F_OK) == 0 || errno != ENOENT;
+    free(path);
+    return has;
 }
 
 /* A part of the directory that an earlier run made is gone: whatever it held is lost here, so no slot may answer
  * "not found" (DESIGN section 6). */
-static enum status data_dir_miss_part(struct data_dir *dir, const char *name)
+static enum status data_dir_judge_parts(struct data_dir *dir, const struct durability_note *last)
 {
-    char *path = files_join(dir->path, name);
-    bool missing = access(path, F_OK) != 0 && errno == ENOENT;
+    const struct {
+        const char *name;
+        const char *what;
+        bool lost;
+    } parts[] = {
+        {"log", "is MISSING", !data_dir_has(dir, "log")},
+        {"log", "has LOST its segments", data_dir_has(dir, "log") && last->log && dir->file_count == 0},
+        {"cold", "is MISSING", !data_dir_has(dir, "cold")},
+        {"cold", "has LOST its file CURRENT",
+         data_dir_has(dir, "cold") && last->cold && !data_dir_has(dir, "cold/CURRENT")},
+    };
     enum status status = STATUS_OK;
-    for (uint32_t slot = 0; missing && slot < SLOTS_COUNT && status == STATUS_OK; slot++)
-        status = meta_quarantine_set(&dir->meta, (uint16_t)slot);
-    if (missing) {
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]) && status == STATUS_OK; i++) {
+        if (!parts[i].lost)
+            continue;
         struct buf text;
         buf_init(&text, &dir->alloc);
-        dir->meta.actor_id = files_random();
         buf_append_format(
             &text,
-            "%s is MISSING: all slots are quarantined (reads of their keys here are refused until they "
-            "are repaired), this node gets a new actor id; put it back if you still have it",
-            path);
+            "%s/%s %s: all slots are quarantined (reads of their keys here are refused until they are "
+            "repaired), this node gets a new actor id; put it back if you still have it",
+            dir->path, parts[i].name, parts[i].what);
         data_dir_say(dir, SAY_ERROR, &text);
         buf_free(&text);
+        dir->meta.actor_id = files_random();
+        status = data_dir_quarantine_all(dir);
     }
-    free(path);
     return status;
 }
 
@@ -307,38 +338,87 @@ static enum status data_dir_make_parts(struct data_dir *dir, struct buf *why)
     return status;
 }
 
+static enum status data_dir_write_note(struct data_dir *dir, struct buf *why)
+{
+    return durability_note_write(&dir->note, dir->note_path, why);
+}
+
+/* A directory in which nothing has run. Meta comes first, so that a crash does not leave parts without it, and
+ * says "ran" (its count of shards) last. */
+static enum status data_dir_begin_first(struct data_dir *dir, struct buf *why)
+{
+    enum status status = data_dir_write_meta(dir, why);
+    if (status == STATUS_OK)
+        status = data_dir_make_parts(dir, why);
+    if (status == STATUS_OK)
+        status = data_dir_write_note(dir, why);
+    return status;
+}
+
+/* Adopts the log that is there. */
+static enum status data_dir_begin_log(struct data_dir *dir, struct buf *why)
+{
+    bool keeps = dir->file_count > 0 && dir->files[0].number <= dir->report->end.segment;
+    enum status status = STATUS_OK;
+    /* All of it is to go: that is no loss for a later start to find. */
+    if (dir->note.log && !keeps) {
+        dir->note.log = false;
+        status = data_dir_write_note(dir, why);
+    }
+    return status == STATUS_OK ? data_dir_log_adopt(dir, why) : status;
+}
+
 /* Reads, judges and persists; afterwards the directory is this run's. */
 static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_options *options,
                                   struct buf *why)
 {
     dir->identity.cluster_id = dir->meta.cluster_id;
     dir->identity.directory_id = dir->meta.directory_id;
-    char *durability = files_join(dir->path, "durability");
+    dir->mode = options->durability;
     enum status status = STATUS_OK;
-    if (!dir->was_new) {
+    if (dir->meta.shards == 0) {
+        dir->note.mode = DURABILITY_ALWAYS;
+        status = data_dir_begin_first(dir, why);
+    } else {
+        durability_note_read(&dir->note, dir->note_path);
         status = data_dir_log_scan(dir, why);
         if (status == STATUS_OK)
-            status = data_dir_judge(dir, data_dir_was_always(dir, durability));
-        if (status == STATUS_OK && dir->meta.shards > 0)
-            status = data_dir_miss_part(dir, "log");
-        if (status == STATUS_OK && dir->meta.shards > 0)
-            status = data_dir_miss_part(dir, "cold");
+            status = data_dir_judge(dir, &dir->note);
+        if (status == STATUS_OK)
+            status = data_dir_judge_parts(dir, &dir->note);
     }
     /* What is missing is put back only once meta tells of it, or the next start would not see it. */
-    bool fresh = dir->meta.shards == 0;
-    if (status == STATUS_OK && fresh)
-        status = data_dir_make_parts(dir, why);
     dir->meta.clean_stop = false;
     dir->meta.shards = options->shards;
     if (status == STATUS_OK)
         status = data_dir_write_meta(dir, why);
     if (status == STATUS_OK)
-        status = files_replace(durability, span_of_text(durability_names[options->durability]), why);
-    free(durability);
-    if (status == STATUS_OK)
         status = data_dir_make_parts(dir, why);
     if (status == STATUS_OK)
-        status = data_dir_log_adopt(dir, why);
+        status = data_dir_begin_log(dir, why);
+    return status;
+}
+
+/* All that is here is on the disk now, so until the log goes on the strongest promise holds. */
+static enum status data_dir_note_start(struct data_dir *dir, struct buf *why)
+{
+    dir->note.mode = DURABILITY_ALWAYS;
+    dir->note.log = dir->log.inherited_count > 0;
+    dir->note.cold = true;
+    durability_note_boot(&dir->note);
+    return data_dir_write_note(dir, why);
+}
+
+enum status data_dir_log_begun(struct data_dir *dir, struct buf *why)
+{
+    struct durability_note before = dir->note;
+    if (before.log && before.mode == dir->mode)
+        return STATUS_OK;
+    dir->note.log = true;
+    dir->note.mode = dir->mode;
+    enum status status = data_dir_write_note(dir, why);
+    if (status != STATUS_OK)
+        dir->note = before;
     return status;
 }
 
@@ -381,6 +461,7 @@ enum status data_dir_open(const struct data_dir_options *options, struct data_di
     dir->path = files_join(options->path, "");
     dir->path[strlen(options->path)] = '\0';
     dir->log_path = files_join(options->path, "log");
+    dir->note_path = files_join(options->path, "durability");
 
     char *meta_path = files_join(dir->path, "meta");
     enum status status = files_make_directory(dir->path, NULL, why);
@@ -403,6 +484,8 @@ enum status data_dir_open(const struct data_dir_options *options, struct data_di
         status = data_dir_begin(dir, options, why);
     if (status == STATUS_OK)
         status = data_dir_open_cold(dir, options->cold_memory_bytes, why);
+    if (status == STATUS_OK)
+        status = data_dir_note_start(dir, why);
     if (status != STATUS_OK) {
         if (why != NULL && why->size == 0)
             buf_append_format(why, "cannot open the data directory %s: %s", dir->path, status_text(status));
@@ -425,12 +508,16 @@ enum status data_dir_meta_write(struct data_dir *dir, struct span bytes, struct 
     return dir->blob.failed ? STATUS_OVERLOADED : STATUS_OK;
 }
 
-/* The newest meta again, now with a clean stop. */
+/* The newest meta again, now with a clean stop. The log's last sync covers every mode: a crash between the two files
+ * leaves a run that has lost nothing. */
 static void data_dir_note_clean_stop(struct data_dir *dir)
 {
     struct buf why;
     buf_init(&why, &dir->alloc);
     enum status status = meta_decode(buf_span(&dir->blob), &dir->meta);
+    dir->note.mode = DURABILITY_ALWAYS;
+    if (status == STATUS_OK)
+        status = data_dir_write_note(dir, &why);
     if (status == STATUS_OK) {
         dir->meta.clean_stop = true;
         status = data_dir_write_meta(dir, &why);

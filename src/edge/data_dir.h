@@ -2,7 +2,7 @@
  *
  *     DIR/lock          held while a rondod runs
  *     DIR/meta          identity and state (store/meta.h), replaced atomically
- *     DIR/durability    the mode of the last run: an unclean stop in any but "always" may have lost the newest writes
+ *     DIR/durability    what the last run promised, and what it made (durability_note.h)
  *     DIR/log/N.log     the write-ahead log's segments, N with twelve digits
  *     DIR/cold/         RocksDB
  *     DIR/cold-tmp/     tables on their way into it
@@ -17,6 +17,7 @@
 
 #include "base/span.h"
 #include "edge/cold.h"
+#include "edge/durability_note.h"
 #include "edge/log_thread.h"
 #include "model/stamp.h"
 #include "ring/ring.h"
@@ -41,6 +42,9 @@ struct data_dir {
     struct alloc alloc; /* of everything here */
     char *path;
     char *log_path; /* DIR/log, for log_thread_options */
+    char *note_path;
+    enum durability_mode mode;   /* of this run */
+    struct durability_note note; /* what DIR/durability says; the log thread's while that runs */
     int lock;
     struct meta meta;             /* as read, or made, and persisted by data_dir_open; clean_stop is false */
     struct ring *ring;            /* the meta's ring, decoded */
@@ -48,6 +52,7 @@ struct data_dir {
     struct hlc_bounds bounds;     /* the highest found, for shard_options */
     bool was_new;                 /* the directory was empty or missing */
     bool damaged;                 /* this start found damage in the log */
+    bool merge_cold;              /* the log may hold older rows than the cold tier */
     struct cold *cold;
     uint16_t shards; /* of this run */
     void *say_context;
@@ -70,6 +75,11 @@ MUST_CHECK enum status data_dir_open(const struct data_dir_options *options, str
  * what replaces them is durable. */
 MUST_CHECK enum status data_dir_recover(struct data_dir *dir, struct shard *const *shards,
                                         uint16_t shards_count, struct buf *why);
+
+/* The log is about to hold what this run appends: from now on only this run's mode is promised, and a log without a
+ * segment has lost it. To be called before the first write to the log, from any one thread. Errors as of
+ * files_replace; then it is to be called again. */
+MUST_CHECK enum status data_dir_log_begun(struct data_dir *dir, struct buf *why);
 
 /* Replaces the meta file with what EFFECT_META_WRITE gave. From any thread, one call at a time. */
 MUST_CHECK enum status data_dir_meta_write(struct data_dir *dir, struct span bytes, struct buf *why);

@@ -199,8 +199,8 @@ enum status data_dir_log_adopt(struct data_dir *dir, struct buf *why)
         if (number <= report->end.segment)
             dir->log.inherited[dir->log.inherited_count++] = number;
         if (dir->damaged)
-            continue;
-        if (number <= report->end.segment)
+            status = log_keep(dir, &dir->files[i], false, 0, why); /* synced only, until its rows are saved */
+        else if (number <= report->end.segment)
             status = log_keep(dir, &dir->files[i], number == report->end.segment, report->end.offset, why);
         else
             status = log_remove(dir, number, why);
@@ -252,8 +252,7 @@ static enum status replay_flush(struct replay *replay, uint16_t shard)
     return STATUS_OK;
 }
 
-/* After damage the cold tier may hold a newer version than the log still does: a batch that is lost here was
- * flushed. */
+/* The cold tier may hold a newer version than the log still does: a batch that is lost here was flushed. */
 static enum status replay_merge_cold(struct replay *replay, uint16_t slot, struct span key,
                                      struct span *record)
 {
@@ -286,12 +285,11 @@ static enum status replay_merge_cold(struct replay *replay, uint16_t slot, struc
 static enum status replay_row(void *context, uint16_t slot, struct span key, struct span record)
 {
     struct replay *replay = context;
-    if (replay->dir->damaged) {
+    if (replay->dir->merge_cold) {
         enum status status = replay_merge_cold(replay, slot, key, &record);
         if (status != STATUS_OK) {
             if (replay->why != NULL)
-                buf_append_format(replay->why,
-                                  "cannot merge a row of the damaged log with the cold tier in %s: %s",
+                buf_append_format(replay->why, "cannot merge a row of the log with the cold tier in %s: %s",
                                   replay->dir->path, status_text(status));
             return status == STATUS_OVERLOADED ? STATUS_IO_ERROR : status;
         }
@@ -340,6 +338,10 @@ static enum status replay_retire_log(struct replay *replay)
     char *quarantine = files_join(dir->path, "quarantine");
     if (status == STATUS_OK)
         status = files_make_directory(quarantine, NULL, why);
+    /* An empty log is no loss from here on. */
+    dir->note.log = false;
+    if (status == STATUS_OK)
+        status = durability_note_write(&dir->note, dir->note_path, why);
     /* The rows are safe by now: a crash from here on only makes the next start tell of the damage once
      * more. */
     for (size_t i = 0; i < dir->file_count && status == STATUS_OK; i++) {

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "edge/files.h"
+#include "edge/log_queue.h"
 #include "store/log_writer.h"
 
 /* Bytes framed at once: what one write takes. Twice this and two of the largest payloads bound the writer's
@@ -25,24 +26,6 @@
 
 /* Old segments kept to be recycled: each saves making and preallocating a file. */
 #define LOG_SPARES_MAX 2
-
-/* A queue larger than this is given back to the system once it is empty. */
-#define LOG_QUEUE_KEEP_BYTES ((size_t)1 << 20)
-
-/* A batch in the queue; its payload follows. Never leaves memory, so it may be a plain struct. */
-struct log_queued {
-    uint64_t sequence;
-    uint64_t size;
-    uint32_t entries;
-    uint16_t shard;
-    bool has_bounds;
-};
-
-struct log_queue {
-    uint8_t *data;
-    size_t size;
-    size_t capacity;
-};
 
 struct log_thread {
     struct log_thread_options options;
@@ -58,8 +41,7 @@ struct log_thread {
     bool sleeping;
     bool stopping;
     bool dead; /* after fatal(): nothing is taken any more */
-    bool queue_full;
-    bool disk_full;
+    bool full; /* what the shards were told */
     struct log_thread_stats stats;
     /* ---- below: the thread's own ---- */
 
@@ -76,6 +58,8 @@ struct log_thread {
     uint64_t idle_since_us;
     uint64_t sync_due_us;  /* interval; 0 = nothing to sync */
     uint64_t retry_due_us; /* disk full; 0 = it is not */
+    uint64_t probe_due_us; /* it was so at the start, before anything was to be written; 0 = it is not */
+    bool begun;            /* options.begun answered OK */
 };
 
 static uint64_t log_clock_us(void)
@@ -92,15 +76,41 @@ static const char *const log_io_names[] = {
     [LOG_IO_SYNC] = "sync",     [LOG_IO_DELETE] = "delete",
 };
 
+/* Tells the world that the log holds something from now on. Returns 0 or an errno. */
+static int log_begin(struct log_thread *log)
+{
+    if (log->begun || log->options.begun == NULL)
+        return 0;
+    enum status status = log->options.begun(log->options.context, NULL);
+    log->begun = status == STATUS_OK;
+    if (log->begun)
+        return 0;
+    return status == STATUS_DISK_FULL ? ENOSPC : EIO;
+}
+
+/* A segment that nobody was told of would be missed by nobody if it was lost. */
+static int log_create(struct log_thread *log, uint64_t segment, uint64_t size)
+{
+    int error = segment_files_create(&log->files, segment, size);
+    if (error != 0)
+        return error;
+    error = log_begin(log);
+    if (error != 0)
+        (void)segment_files_remove(&log->files, segment);
+    return error;
+}
+
 /* Returns 0 or an errno. */
 static int log_io_run(struct log_thread *log, const struct log_io *io)
 {
     int descriptor;
+    int error;
     switch (io->kind) {
     case LOG_IO_CREATE:
-        return segment_files_create(&log->files, io->segment, io->size);
+        return log_create(log, io->segment, io->size);
     case LOG_IO_RECYCLE:
-        return segment_files_rename(&log->files, io->segment_old, io->segment);
+        error = log_begin(log);
+        return error != 0 ? error : segment_files_rename(&log->files, io->segment_old, io->segment);
     case LOG_IO_DELETE:
         return segment_files_remove(&log->files, io->segment);
     case LOG_IO_WRITE:
@@ -129,23 +139,28 @@ static void log_fatal(struct log_thread *log, const char *text)
         log->options.fatal(log->options.context, text);
 }
 
-/* The two reasons for "full" are one to the shards. Called with the lock held, so that they hear of changes
- * in the order in which they happened. */
-static void log_full_set(struct log_thread *log, bool queue_full, bool disk_full)
-{
-    bool before = log->queue_full || log->disk_full;
-    log->queue_full = queue_full;
-    log->disk_full = disk_full;
-    bool after = queue_full || disk_full;
-    if (before != after)
-        log->options.full(log->options.context, after);
-}
-
-static void log_disk_full_set(struct log_thread *log, bool disk_full)
+/* Calls out with the lock held, so that the shards hear of changes in the order in which they happened. */
+static void log_full_set(struct log_thread *log, bool full)
 {
     pthread_mutex_lock(&log->lock);
-    log_full_set(log, log->queue_full, disk_full);
+    bool changed = log->full != full;
+    log->full = full;
+    if (changed)
+        log->options.full(log->options.context, full);
     pthread_mutex_unlock(&log->lock);
+}
+
+/* Whether there is room for the next segment: makes and removes it. A node that could not write anything says so when
+ * it starts, not to the first client. Errors that the writer will run into too are left to it. */
+static void log_probe(struct log_thread *log)
+{
+    uint64_t number = log->writer.segment_next;
+    int error = segment_files_create(&log->files, number, log->options.segment_bytes);
+    if (error == 0)
+        (void)segment_files_remove(&log->files, number);
+    bool full = error != 0 && files_status(error) == STATUS_DISK_FULL;
+    log->probe_due_us = full ? log_clock_us() + LOG_FULL_RETRY_MS * 1000u : 0;
+    log_full_set(log, full);
 }
 
 /* Carries out one IO and tells the writer. False after a fatal error. */
@@ -170,13 +185,14 @@ static bool log_perform(struct log_thread *log, const struct log_io *io)
     if (outcome == STATUS_OK) {
         if (log->retry_due_us != 0 && !log_writer_disk_full(&log->writer)) {
             log->retry_due_us = 0;
-            log_disk_full_set(log, false);
+            log->probe_due_us = 0;
+            log_full_set(log, false);
         }
         return true;
     }
     if (outcome == STATUS_DISK_FULL) {
-        if (log->retry_due_us == 0)
-            log_disk_full_set(log, true);
+        log_full_set(log, true);
+        log->probe_due_us = 0; /* the writer's own attempts take over */
         log->retry_due_us = log_clock_us() + LOG_FULL_RETRY_MS * 1000u;
         return true;
     }
@@ -213,14 +229,15 @@ static bool log_frame(struct log_thread *log)
     size_t framed = 0;
     uint64_t batches = 0;
     while (log->taken_at < log->taken.size) {
-        struct log_queued head;
-        memcpy(&head, log->taken.data + log->taken_at, sizeof(head));
+        size_t next = log->taken_at;
+        struct span payload;
+        struct log_queued head = log_queue_next(&log->taken, &next, &payload);
         struct log_append append = {
             .shard = head.shard,
             .sequence = head.sequence,
             .entries = head.entries,
             .has_bounds = head.has_bounds,
-            .payload = span_of(log->taken.data + log->taken_at + sizeof(head), (size_t)head.size),
+            .payload = payload,
         };
         enum status status = log_writer_append(&log->writer, &append);
         if (status == STATUS_OVERLOADED && !log_writer_idle(&log->writer))
@@ -230,9 +247,8 @@ static bool log_frame(struct log_thread *log)
                                                       : "out of memory for the log");
             return false;
         }
-        size_t size = sizeof(head) + (size_t)head.size;
-        log->taken_at += size;
-        framed += size;
+        framed += next - log->taken_at;
+        log->taken_at = next;
         batches++;
         log->marked = false;
         log->unsynced = true;
@@ -242,8 +258,6 @@ static bool log_frame(struct log_thread *log)
     pthread_mutex_lock(&log->lock);
     log->stats.batches += batches;
     log->queued_bytes -= framed;
-    if (log->queue_full && log->queued_bytes <= LOG_QUEUE_BYTES_MAX / 2)
-        log_full_set(log, false, log->disk_full);
     pthread_mutex_unlock(&log->lock);
     return true;
 }
@@ -254,6 +268,8 @@ static uint64_t log_deadline_us(const struct log_thread *log)
     uint64_t deadline = UINT64_MAX;
     if (log->retry_due_us != 0)
         deadline = log->retry_due_us;
+    if (log->probe_due_us != 0 && log->probe_due_us < deadline)
+        deadline = log->probe_due_us;
     if (log->sync_due_us != 0 && log->sync_due_us < deadline)
         deadline = log->sync_due_us;
     if (!log->marked && log_writer_idle(&log->writer)) {
@@ -294,15 +310,8 @@ static void log_take(struct log_thread *log, bool may_sleep, bool *stopping)
             break;
     }
     if (log->taken_at == log->taken.size) {
-        struct log_queue empty = log->taken;
-        empty.size = 0;
-        log->taken = log->queue;
+        log_queue_take(&log->queue, &log->taken);
         log->taken_at = 0;
-        log->queue = empty;
-        if (empty.capacity > LOG_QUEUE_KEEP_BYTES) {
-            free(empty.data);
-            log->queue = (struct log_queue){0};
-        }
     }
     *stopping = log->stopping;
     flushed_changed = log->flushed_changed;
@@ -321,13 +330,16 @@ static void log_timers(struct log_thread *log)
     bool interval = log->options.mode == DURABILITY_INTERVAL;
     bool idle = log_writer_idle(&log->writer);
     /* Without a timer to look at, the clock is not read. */
-    if (log->retry_due_us == 0 && !(interval && log->unsynced) && !(idle && !log->marked))
+    if (log->retry_due_us == 0 && log->probe_due_us == 0 && !(interval && log->unsynced) &&
+        !(idle && !log->marked))
         return;
     uint64_t now_us = log_clock_us();
     if (log->retry_due_us != 0 && now_us >= log->retry_due_us) {
         log->retry_due_us = now_us + LOG_FULL_RETRY_MS * 1000u;
         log_writer_retry(&log->writer);
     }
+    if (log->probe_due_us != 0 && now_us >= log->probe_due_us)
+        log_probe(log);
     if (interval && log->unsynced && log->sync_due_us == 0)
         log->sync_due_us = now_us + (uint64_t)log->options.interval_ms * 1000u;
     if (log->sync_due_us != 0 && now_us >= log->sync_due_us) {
@@ -433,8 +445,8 @@ static void log_free(struct log_thread *log)
     log_writer_free(&log->writer);
     pthread_cond_destroy(&log->wake);
     pthread_mutex_destroy(&log->lock);
-    free(log->queue.data);
-    free(log->taken.data);
+    log_queue_free(&log->queue);
+    log_queue_free(&log->taken);
     free(log->directory);
     free(log);
 }
@@ -465,6 +477,7 @@ enum status log_thread_start(const struct log_thread_options *options, struct lo
     pthread_mutex_init(&log->lock, NULL);
     enum status status = log_writer_begin(log, why);
     if (status == STATUS_OK) {
+        log_probe(log);
         int error = pthread_create(&log->thread, NULL, log_thread_main, log);
         if (error != 0)
             status = files_fail(why, "start the thread of the log in", log->directory, error);
@@ -477,22 +490,6 @@ enum status log_thread_start(const struct log_thread_options *options, struct lo
     return STATUS_OK;
 }
 
-/* Makes room for size more bytes. The lock is held. */
-static bool log_queue_reserve(struct log_queue *queue, size_t size)
-{
-    if (queue->capacity - queue->size >= size)
-        return true;
-    size_t capacity = queue->capacity > 0 ? queue->capacity : (size_t)64 << 10;
-    while (capacity - queue->size < size)
-        capacity *= 2;
-    uint8_t *data = realloc(queue->data, capacity);
-    if (data == NULL)
-        return false;
-    queue->data = data;
-    queue->capacity = capacity;
-    return true;
-}
-
 void log_thread_append(struct log_thread *log, uint16_t shard, uint64_t sequence, uint32_t entries,
                        bool has_bounds, struct span payload)
 {
@@ -503,27 +500,18 @@ void log_thread_append(struct log_thread *log, uint16_t shard, uint64_t sequence
                               .entries = entries,
                               .shard = shard,
                               .has_bounds = has_bounds};
-    size_t size = sizeof(head) + payload.size;
     pthread_mutex_lock(&log->lock);
     if (log->dead) {
         pthread_mutex_unlock(&log->lock);
         return;
     }
     assert(!log->stopping);
-    bool fits = log_queue_reserve(&log->queue, size);
-    if (fits) {
-        memcpy(log->queue.data + log->queue.size, &head, sizeof(head));
-        if (payload.size > 0)
-            memcpy(log->queue.data + log->queue.size + sizeof(head), payload.data, payload.size);
-        log->queue.size += size;
-        log->queued_bytes += size;
-        if (!log->queue_full && log->queued_bytes > LOG_QUEUE_BYTES_MAX)
-            log_full_set(log, true, log->disk_full);
-        if (log->sleeping)
-            pthread_cond_signal(&log->wake);
-    }
+    size_t size = log_queue_append(&log->queue, &head, payload);
+    log->queued_bytes += size;
+    if (size > 0 && log->sleeping)
+        pthread_cond_signal(&log->wake);
     pthread_mutex_unlock(&log->lock);
-    if (!fits)
+    if (size == 0)
         log_fatal(log, "out of memory for the log's queue");
 }
 
@@ -545,7 +533,7 @@ void log_thread_stats(struct log_thread *log, struct log_thread_stats *stats)
     pthread_mutex_lock(&log->lock);
     *stats = log->stats;
     stats->queued_bytes = log->queued_bytes;
-    stats->full = log->queue_full || log->disk_full;
+    stats->full = log->full;
     pthread_mutex_unlock(&log->lock);
 }
 

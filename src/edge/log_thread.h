@@ -30,8 +30,9 @@ enum durability_mode {
     DURABILITY_OS = 3,       /* handed to the operating system */
 };
 
-/* Bytes waiting in memory at which the shards are told that the log is full; not full again at half of it. */
-#define LOG_QUEUE_BYTES_MAX ((size_t)64 << 20)
+/* The queue has no limit of its own: a slow disk is not a full one. Each shard answers OVERLOADED to writes past
+ * LOG_UNSYNCED_BYTES_MAX of its own that are not durable yet, so the queue holds at most that of every shard, and 32
+ * bytes more a batch. */
 
 /* While the disk is full: how often a new segment is tried. */
 #define LOG_FULL_RETRY_MS 200
@@ -48,15 +49,18 @@ struct log_thread_options {
     uint16_t shards;
     uint64_t segment_bytes; /* 0 = LOG_SEGMENT_BYTES_DEFAULT; a larger batch gets a larger segment */
     void *context;
-    /* Called on the log thread (full(true) also on an appending one); they must not call back into the
-     * log. */
+    /* Called on the log thread (full(true) also by log_thread_start); they must not call back into the log. */
+    enum status (*begun)(void *context,
+                         struct buf *why); /* this run's first segment is there, nothing is in it;
+                                                           * may be NULL; DISK_FULL: called again later */
     void (*durable)(void *context, uint16_t shard,
-                    uint64_t sequence); /* batches of the shard up to sequence */
-    void (*full)(void *context, bool full);
+                    uint64_t sequence);             /* batches of the shard up to sequence */
+    void (*full)(void *context, bool full);         /* the disk has no room for the log, or has again */
     void (*fatal)(void *context, const char *text); /* nothing is durable any more: end the process */
 };
 
-/* Starts the thread. On an error nothing runs and `why` has a sentence. */
+/* Starts the thread. On an error nothing runs and `why` has a sentence. A disk without room for the next segment is
+ * no error: full(true) is then called before this returns. */
 MUST_CHECK enum status log_thread_start(const struct log_thread_options *options, struct log_thread **log,
                                         struct buf *why);
 

@@ -131,6 +131,12 @@ static void on_fatal(void *context, const char *text)
     say_and_exit(0, span_of_text(text));
 }
 
+static enum status on_begun(void *context, struct buf *why)
+{
+    struct node *node = context;
+    return data_dir_log_begun(node->options->dir, why);
+}
+
 static enum status start_log(struct node *node)
 {
     const struct node_options *options = node->options;
@@ -142,11 +148,21 @@ static enum status start_log(struct node *node)
         .interval_ms = options->durability_interval_ms,
         .shards = options->shards,
         .context = node,
+        .begun = on_begun,
         .durable = on_durable,
         .full = on_full,
         .fatal = on_fatal,
     };
-    return log_thread_start(&log_options, &node->shared.log, node->why);
+    enum status status = log_thread_start(&log_options, &node->shared.log, node->why);
+    if (status != STATUS_OK)
+        return status;
+    struct log_thread_stats stats;
+    log_thread_stats(node->shared.log, &stats);
+    if (stats.full)
+        say_format(options->say_level, SAY_WARNING, 0,
+                   "there is no room for the log in %s: writes are refused until there is",
+                   options->dir->log_path);
+    return STATUS_OK;
 }
 
 /* ---- loops ---------------------------------------------------------------------------------------------- */

@@ -139,7 +139,7 @@ enum status message_decode(struct span bytes, struct hash_128 cluster, struct me
 
 const char *message_type_name(enum message_type type)
 {
-    static const char *const names[MESSAGE_TYPE_MAX + 1] = {
-        "?", "PING", "ACK", "PING_ASK", "NACK", "GOSSIP", "EXCHANGE", "EXCHANGE_ANSWER"};
+    static const char *const names[MESSAGE_TYPE_MAX + 1] = {"?",    "PING",   "ACK",      "PING_ASK",
+                                                            "NACK", "GOSSIP", "EXCHANGE", "EXCHANGE_ANSWER"};
     return type <= MESSAGE_TYPE_MAX ? names[type] : names[0];
 }

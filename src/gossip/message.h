@@ -28,12 +28,12 @@
 #define INCARNATION_MAX (UINT64_C(1) << 62)
 
 enum message_type {
-    MESSAGE_PING = 1,        /* sequence, target: are you there? */
-    MESSAGE_ACK = 2,         /* sequence: yes; target: who is there (a helper passes it on) */
-    MESSAGE_PING_ASK = 3,    /* sequence, target: ask it for me */
-    MESSAGE_NACK = 4,        /* sequence, target: I asked it, and it has not answered so far */
-    MESSAGE_GOSSIP = 5,      /* only rumours */
-    MESSAGE_EXCHANGE = 6,    /* all that the sender knows; answered by the next */
+    MESSAGE_PING = 1,     /* sequence, target: are you there? */
+    MESSAGE_ACK = 2,      /* sequence: yes; target: who is there (a helper passes it on) */
+    MESSAGE_PING_ASK = 3, /* sequence, target: ask it for me */
+    MESSAGE_NACK = 4,     /* sequence, target: I asked it, and it has not answered so far */
+    MESSAGE_GOSSIP = 5,   /* only rumours */
+    MESSAGE_EXCHANGE = 6, /* all that the sender knows; answered by the next */
     MESSAGE_EXCHANGE_ANSWER = 7,
 };
 #define MESSAGE_TYPE_MAX 7

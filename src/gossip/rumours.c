@@ -106,7 +106,8 @@ uint16_t rumours_take(struct rumours *rumours, struct rumour *taken, uint16_t ma
     uint16_t indices[NODES_MAX];
     uint16_t count = 0;
     /* All are chosen before any moves to the next list, or one would be taken twice. */
-    for (uint8_t level = 0; level < rumours->transmits_max && count < max && count < rumours->count; level++) {
+    for (uint8_t level = 0; level < rumours->transmits_max && count < max && count < rumours->count;
+         level++) {
         for (uint16_t at = rumours->lists[level].first; at != NONE && count < max;
              at = rumours->entries[at].next)
             indices[count++] = at;
