@@ -4,7 +4,8 @@
  *
  * Invariant 5: when an acknowledgement or a read's answer leaves a node, the node's disk holds a version at least as
  * new; and every recovery brings back at least what the node ever told anybody. Invariant 1, directly: when a client
- * hears that a write is done, W of the key's natural replicas have had it, or something newer, on their disks; and N - R + 1 of them hold what a read with 2R > N answers.
+ * hears that a write is done, W of the key's natural replicas have had it, or something newer, on their disks;
+ * and N - R + 1 of them hold what a read with 2R > N answers.
  *
  * Below `always`, "on the disk" is "given to the operating system", and such worlds lose no machines. */
 #include <assert.h>

@@ -20,9 +20,7 @@
  * Versions of different values differ. A cycle of these bounds that holds a strict one, or two different values, is
  * a contradiction: some read went back in real time, or a later write lost against an earlier one.
  *
- * A write that was "not applied" is never read: nothing of it was sent, or every replica refused it. That rests on a
- * frame arriving once: a second copy, which TCP never makes, may be taken where the first was refused. So it is judged
- * only in worlds whose network doubles nothing.
+ * A write that was "not applied" is never read: nothing of it was sent, or every replica refused it.
  *
  * "Absent" is a version too, but deletes are not told apart, so a read that finds nothing is judged by itself: there
  * must be some delete, or some value that may have expired by then, that is not older than what it had to see. */
@@ -203,7 +201,7 @@ static void check_value(const struct check *check, uint32_t index, const struct 
         world_fail(world, check->key,
                    "register: read #%u of key %u returned value %u, which was not written to it", index,
                    check->key, read->value);
-    else if (write->outcome == HISTORY_NOT_APPLIED && world->swarm.duplicate == 0)
+    else if (write->outcome == HISTORY_NOT_APPLIED)
         world_fail(world, check->key,
                    "register: read #%u of key %u returned value %u, which was \"not applied\"", index,
                    check->key, read->value);

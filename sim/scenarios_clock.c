@@ -80,6 +80,17 @@ void scenario_persisted_clock_bound_ahead(struct world *world)
         script_expect(world, write.outcome == HISTORY_DONE, "n1 writes again soon after its restart");
         expect_value(world, 0, write.value, "that write is read");
     }
+    /* A node that crashes again and again must not push its bound ahead of itself. */
+    for (int round = 0; round < 30; round++) {
+        world_run_for(world, 20000);
+        (void)script_set_begin(world, 0, 0, 2, 1000);
+        world_run_for(world, 20000);
+        node_crash(world, &world->nodes[0], false);
+        node_start(world, &world->nodes[0]);
+    }
+    world_run_for(world, 600000);
+    script_expect(world, script_set(world, 0, 0, 2).outcome == HISTORY_DONE,
+                  "n1 writes soon after many restarts");
 }
 
 /* n1 coordinates for a key that it does not hold, so nothing but the persisted bound remembers its stamps. Its clock

@@ -148,7 +148,8 @@ void scenario_flush_overtakes_the_log(struct world *world)
 void scenario_torn_tail(struct world *world)
 {
     script_start(world);
-    for (int round = 0; round < 12 && !world->failed; round++) {
+    for (int round = 0; !world->failed && (round < 12 || (world->totals.torn_tails < 3 && round < 100));
+         round++) {
         for (uint32_t key = 0; key < 6; key++)
             (void)script_set_begin(world, (uint16_t)(key % 3), key, 2, 1000);
         world_run_for(world, world_draw(world, 500, 9000));

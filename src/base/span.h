@@ -158,7 +158,9 @@ struct reader {
 
 static inline struct reader reader_of(struct span span)
 {
-    return (struct reader){.at = span.data, .end = span.data + span.size, .failed = false};
+    /* An empty span may have no address to add to. */
+    const uint8_t *end = span.size == 0 ? span.data : span.data + span.size;
+    return (struct reader){.at = span.data, .end = end, .failed = false};
 }
 
 static inline size_t reader_left(const struct reader *reader)

@@ -28,6 +28,11 @@ static const char overflow_http[] = HTTP_503
 
 static void client_conn_closed(struct conn *conn);
 
+void client_conns_init(struct client_conns *clients)
+{
+    list_init(&clients->leaving);
+}
+
 static struct client_conn *client_conn_of(struct conn *conn)
 {
     return LIST_ENTRY(conn, struct client_conn, conn);
@@ -110,6 +115,7 @@ static void client_conn_close(struct client_conn *client)
     if (client->state == CLIENT_GONE)
         return;
     client->state = CLIENT_GONE;
+    list_remove(&client->leaving);
     timer_disarm(&client->loop->timers, &client->timer);
     conn_close(&client->conn);
 }
@@ -132,6 +138,14 @@ static void start_to_linger(struct client_conn *client)
     if (client->conn.ended || !loop_arm(client->loop, &client->timer, LOOP_TIMER_CLIENT, CLIENT_LINGER_MS) ||
         uv_shutdown(&client->shutdown, (uv_stream_t *)&client->conn.tcp, on_shutdown) != 0)
         client_conn_close(client);
+}
+
+/* Whether a client that has sent its end got all that it asked for: nothing it sent waits to be passed to the shard,
+ * or to be answered, or to be sent at the end of the turn. */
+static bool served(const struct client_conn *client)
+{
+    return client->conn.ended && client->idle && client->turn_over &&
+           (client->conn.pauses & CONN_PAUSE_SHARD) == 0;
 }
 
 static void client_conn_settle(struct conn *conn)
@@ -157,18 +171,39 @@ static void client_conn_settle(struct conn *conn)
             start_to_linger(client);
         else
             client_conn_close(client);
-    } else if (client->given_up || (client->state == CLIENT_LINGERING && conn->ended)) {
+    } else if (client->given_up || (client->state == CLIENT_LINGERING && conn->ended) ||
+               (client->state == CLIENT_OPEN && served(client))) {
         tell_closed(client);
         client_conn_close(client);
     }
 }
 
 /* Waits for further answers to a client that has sent its end. */
-static void arm_quiet(struct client_conn *client)
+static void await_answers(struct client_conn *client)
 {
-    uint64_t wait_ms = client->answered ? CLIENT_QUIET_MS : client->loop->shared->request_timeout_ms;
+    uint64_t wait_ms = (uint64_t)client->loop->shared->request_timeout_ms + CLIENT_ANSWER_MARGIN_MS;
     if (!loop_arm(client->loop, &client->timer, LOOP_TIMER_CLIENT, wait_ms))
         conn_fail(&client->conn, "no memory for a timer");
+}
+
+/* It has sent its end: it goes at the end of this turn if it is served, or else with an answer. */
+static void leave_with_turn(struct client_conn *client)
+{
+    client->turn_over = false;
+    if (list_empty(&client->leaving))
+        list_push_back(&client->loop->clients.leaving, &client->leaving);
+    await_answers(client);
+    conn_settle_later(&client->conn); /* so that a turn ends */
+}
+
+void client_conns_turn_ended(struct loop *loop)
+{
+    struct list_link *link;
+    while ((link = list_pop_front(&loop->clients.leaving)) != NULL) {
+        struct client_conn *client = LIST_ENTRY(link, struct client_conn, leaving);
+        client->turn_over = true;
+        conn_settle_later(&client->conn);
+    }
 }
 
 void client_conn_timer(struct client_conn *client)
@@ -176,7 +211,7 @@ void client_conn_timer(struct client_conn *client)
     uint64_t now_us = loop_now(client->loop).mono_us;
     bool draining = client->state == CLIENT_OPEN && conn_output_bytes(&client->conn) > 0;
     if (draining && now_us < client->drain_until_us) {
-        arm_quiet(client);
+        await_answers(client);
         return;
     }
     client->given_up = true;
@@ -192,15 +227,15 @@ static void client_conn_bytes(struct conn *conn, struct span bytes, size_t *cons
     struct client_conn *client = client_conn_of(conn);
     struct event event = {
         .kind = EVENT_CLIENT_DATA, .client = client->id, .protocol = client->protocol, .bytes = bytes};
-    client->answered = false;
     client->resumed = false;
     loop_step(client->loop, &event);
+    client->idle = event.idle;
     *consumed = event.consumed;
     *need = event.need;
     if (event.paused)
         conn_pause(conn, CONN_PAUSE_SHARD); /* client_conn_settle takes it back if it is resumed already */
     if (conn->ended && client->state == CLIENT_OPEN)
-        arm_quiet(client);
+        leave_with_turn(client);
 }
 
 static void client_conn_end(struct conn *conn)
@@ -208,25 +243,35 @@ static void client_conn_end(struct conn *conn)
     struct client_conn *client = client_conn_of(conn);
     client->drain_until_us = loop_now(client->loop).mono_us + UINT64_C(1000) * CLIENT_DRAIN_MS;
     if (client->state == CLIENT_OPEN)
-        arm_quiet(client);
+        leave_with_turn(client);
     else
         conn_settle_later(conn);
 }
 
-void client_conn_send(struct loop *loop, uint64_t id, struct span bytes, bool end)
+/* The last bytes that it gets. */
+static void send_last(struct client_conn *client, struct span bytes)
 {
-    struct client_conn *client = client_conn_find(loop, id);
+    conn_send(&client->conn, bytes);
+    client->state = CLIENT_ENDING;
+    client->conn.discard = true;
+    timer_disarm(&client->loop->timers, &client->timer);
+    conn_settle_later(&client->conn);
+}
+
+void client_conn_send(struct loop *loop, const struct effect *effect)
+{
+    struct client_conn *client = client_conn_find(loop, effect->client);
     if (client == NULL || client->state != CLIENT_OPEN)
         return;
-    client->answered = true;
-    conn_send(&client->conn, bytes);
-    if (end) {
-        client->state = CLIENT_ENDING;
-        client->conn.discard = true;
-        timer_disarm(&loop->timers, &client->timer);
+    client->idle = effect->idle;
+    if (effect->flag) {
+        send_last(client, effect->bytes);
+        return;
+    }
+    conn_send(&client->conn, effect->bytes);
+    if (client->conn.ended) {
+        await_answers(client);
         conn_settle_later(&client->conn);
-    } else if (client->conn.ended) {
-        arm_quiet(client);
     }
 }
 
@@ -236,10 +281,8 @@ static void client_conn_overflow(struct conn *conn)
     struct client_conn *client = client_conn_of(conn);
     bool http = client->protocol == CLIENT_HTTP;
     if (client->state == CLIENT_OPEN)
-        client_conn_send(client->loop, client->id,
-                         http ? span_of(overflow_http, sizeof overflow_http - 1)
-                              : span_of(overflow_resp, sizeof overflow_resp - 1),
-                         true);
+        send_last(client, http ? span_of(overflow_http, sizeof overflow_http - 1)
+                               : span_of(overflow_resp, sizeof overflow_resp - 1));
 }
 
 void client_conn_resume(struct loop *loop, uint64_t id)
@@ -301,6 +344,8 @@ void client_conn_accept(struct loop *loop, uv_stream_t *listener, enum client_pr
     client->loop = loop;
     client->protocol = protocol;
     client->state = CLIENT_OPEN;
+    client->idle = true;
+    list_init(&client->leaving);
     if (conn_init(&client->conn, &loop->pool, &handler, COMMAND_BYTES_MAX + value_bytes,
                   CLIENT_UNSENT_BYTES_MAX + value_bytes) != 0) {
         alloc_put(&loop->alloc, client, sizeof *client);

@@ -4,9 +4,10 @@
  * ended the connection itself (EFFECT_CLIENT_SEND with flag). Ends of a connection:
  *  - the shard ends it: what it said is written, then our side is shut down; the client's bytes are read and thrown
  *    away until it closes too (CLIENT_LINGER_MS at most), so that no reset overtakes the last answer;
- *  - the client ends its side (a full close looks the same): its commands may still be running, so answers are
- *    delivered until none has come for CLIENT_QUIET_MS, or until the request timeout has passed if the last bytes
- *    read were never answered; output in the way of that may take CLIENT_DRAIN_MS;
+ *  - the client ends its side (a full close looks the same): the connection is closed as soon as every command is
+ *    answered (the shard says so: "idle") and every answer written. No command lasts longer than its timeout, so who
+ *    has heard nothing for the request timeout and CLIENT_ANSWER_MARGIN_MS more waits in vain; output in the way of
+ *    that may take CLIENT_DRAIN_MS;
  *  - anything else that fails ends it at once. */
 #ifndef RONDO_EDGE_CLIENT_CONN_H
 #define RONDO_EDGE_CLIENT_CONN_H
@@ -16,7 +17,7 @@
 #include "shard/shard.h"
 
 #define CLIENT_LINGER_MS 1000
-#define CLIENT_QUIET_MS 250
+#define CLIENT_ANSWER_MARGIN_MS 1000
 #define CLIENT_DRAIN_MS 30000
 
 /* Unsent answers of one client: this and one value; past it the connection is closed. */
@@ -42,10 +43,12 @@ struct client_conn {
     enum client_protocol protocol;
     enum client_state state;
     bool told_closed;
-    bool answered;           /* something was sent since bytes were last read */
-    bool resumed;            /* EFFECT_CLIENT_RESUME came and is not yet acted upon */
-    bool given_up;           /* the linger time is over */
-    uint64_t drain_until_us; /* after the client's end: 0 = not ended */
+    bool idle;                /* every command read so far is answered */
+    bool turn_over;           /* since bytes were last passed a turn has ended: what it answered was sent */
+    bool resumed;             /* EFFECT_CLIENT_RESUME came and is not yet acted upon */
+    bool given_up;            /* the linger time is over */
+    uint64_t drain_until_us;  /* after the client's end: 0 = not ended */
+    struct list_link leaving; /* in client_conns: it has sent its end, and a turn must end before it goes */
     struct timer timer;
     uv_shutdown_t shutdown;
 };
@@ -57,13 +60,19 @@ struct client_conns {
     uint32_t capacity;
     uint32_t count;
     uint64_t serial;
+    struct list_link leaving;
 };
+
+void client_conns_init(struct client_conns *clients);
 
 /* A connection waits on the listening socket: takes it, or refuses it past the node's bound. */
 void client_conn_accept(struct loop *loop, uv_stream_t *listener, enum client_protocol protocol);
 
 /* EFFECT_CLIENT_SEND. Nothing happens if the client is gone. */
-void client_conn_send(struct loop *loop, uint64_t id, struct span bytes, bool end);
+void client_conn_send(struct loop *loop, const struct effect *effect);
+
+/* What the turn gathered for clients was sent: those that have sent their end may go. */
+void client_conns_turn_ended(struct loop *loop);
 
 /* EFFECT_CLIENT_RESUME: reads on, and passes what was kept again. */
 void client_conn_resume(struct loop *loop, uint64_t id);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "edge/data_dir_log.h"
@@ -220,6 +221,14 @@ static enum status data_dir_judge_unsure(struct data_dir *dir, const struct dura
         data_dir_say(dir, SAY_WARNING, text);
         return STATUS_OK;
     }
+    if (dir->ring->node_count == 1) {
+        /* Nobody could repair it, and refusing every read for ever would help nobody. */
+        buf_append_text(
+            text, "the machine went down while rondod ran, and its durability was not \"always\": the newest "
+                  "acknowledged writes may be LOST; this node gets a new actor id");
+        data_dir_say(dir, SAY_ERROR, text);
+        return STATUS_OK;
+    }
     buf_append_text(
         text, "the machine went down while rondod ran, and its durability was not \"always\": acknowledged "
               "writes may be LOST here; all slots are quarantined (reads of their keys here are refused "
@@ -291,9 +300,34 @@ static bool data_dir_has(const struct data_dir *dir, const char *name)
     return has;
 }
 
+/* RocksDB finds its files by CURRENT: without it, it makes a new database and removes what it finds of the old. */
+static bool data_dir_cold_headless(const struct data_dir *dir)
+{
+    return dir->note.cold && data_dir_has(dir, "cold") && !data_dir_has(dir, "cold/CURRENT");
+}
+
+/* Moves the cold tier aside. */
+static enum status data_dir_retire_cold(const struct data_dir *dir, struct buf *why)
+{
+    char name[64];
+    char *quarantine = files_join(dir->path, "quarantine");
+    char *cold = files_join(dir->path, "cold");
+    (void)snprintf(name, sizeof(name), "cold-%lld", (long long)time(NULL));
+    char *kept = files_join(quarantine, name);
+    enum status status = files_make_directory(quarantine, NULL, why);
+    if (status == STATUS_OK && rename(cold, kept) != 0)
+        status = files_fail(why, "move the cold tier to", kept, errno);
+    if (status == STATUS_OK)
+        status = files_sync_directory(quarantine, why);
+    free(kept);
+    free(cold);
+    free(quarantine);
+    return status;
+}
+
 /* A part of the directory that an earlier run made is gone: whatever it held is lost here, so no slot may answer
  * "not found" (DESIGN section 6). */
-static enum status data_dir_judge_parts(struct data_dir *dir, const struct durability_note *last)
+static enum status data_dir_judge_parts(struct data_dir *dir)
 {
     const struct {
         const char *name;
@@ -301,10 +335,10 @@ static enum status data_dir_judge_parts(struct data_dir *dir, const struct durab
         bool lost;
     } parts[] = {
         {"log", "is MISSING", !data_dir_has(dir, "log")},
-        {"log", "has LOST its segments", data_dir_has(dir, "log") && last->log && dir->file_count == 0},
+        {"log", "has LOST its segments", data_dir_has(dir, "log") && dir->note.log && dir->file_count == 0},
         {"cold", "is MISSING", !data_dir_has(dir, "cold")},
-        {"cold", "has LOST its file CURRENT",
-         data_dir_has(dir, "cold") && last->cold && !data_dir_has(dir, "cold/CURRENT")},
+        {"cold", "has LOST its file CURRENT (what is left of it goes to quarantine/)",
+         data_dir_cold_headless(dir)},
     };
     enum status status = STATUS_OK;
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]) && status == STATUS_OK; i++) {
@@ -355,19 +389,6 @@ static enum status data_dir_begin_first(struct data_dir *dir, struct buf *why)
     return status;
 }
 
-/* Adopts the log that is there. */
-static enum status data_dir_begin_log(struct data_dir *dir, struct buf *why)
-{
-    bool keeps = dir->file_count > 0 && dir->files[0].number <= dir->report->end.segment;
-    enum status status = STATUS_OK;
-    /* All of it is to go: that is no loss for a later start to find. */
-    if (dir->note.log && !keeps) {
-        dir->note.log = false;
-        status = data_dir_write_note(dir, why);
-    }
-    return status == STATUS_OK ? data_dir_log_adopt(dir, why) : status;
-}
-
 /* Reads, judges and persists; afterwards the directory is this run's. */
 static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_options *options,
                                   struct buf *why)
@@ -375,27 +396,31 @@ static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_op
     dir->identity.cluster_id = dir->meta.cluster_id;
     dir->identity.directory_id = dir->meta.directory_id;
     dir->mode = options->durability;
+    bool headless = false;
     enum status status = STATUS_OK;
     if (dir->meta.shards == 0) {
         dir->note.mode = DURABILITY_ALWAYS;
         status = data_dir_begin_first(dir, why);
     } else {
         durability_note_read(&dir->note, dir->note_path);
+        headless = data_dir_cold_headless(dir);
         status = data_dir_log_scan(dir, why);
         if (status == STATUS_OK)
             status = data_dir_judge(dir, &dir->note);
         if (status == STATUS_OK)
-            status = data_dir_judge_parts(dir, &dir->note);
+            status = data_dir_judge_parts(dir);
     }
     /* What is missing is put back only once meta tells of it, or the next start would not see it. */
     dir->meta.clean_stop = false;
     dir->meta.shards = options->shards;
     if (status == STATUS_OK)
         status = data_dir_write_meta(dir, why);
+    if (status == STATUS_OK && headless)
+        status = data_dir_retire_cold(dir, why);
     if (status == STATUS_OK)
         status = data_dir_make_parts(dir, why);
     if (status == STATUS_OK)
-        status = data_dir_begin_log(dir, why);
+        status = data_dir_log_adopt(dir, why);
     return status;
 }
 

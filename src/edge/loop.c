@@ -36,6 +36,7 @@ void loop_step(struct loop *loop, struct event *event)
     assert(!loop->performing);
     event->now = loop_now(loop);
     event->paused = false;
+    event->idle = false;
     event->consumed = 0;
     event->need = 0;
     loop->stepped = event->kind != EVENT_TURN_END;
@@ -139,6 +140,7 @@ static void end_turn(struct loop *loop)
         run_due_timers(loop);
         conn_pool_settle(&loop->pool);
         loop_step(loop, &event);
+        client_conns_turn_ended(loop);
         /* What the effects broke is told to the shard in a turn of its own. */
         conn_pool_settle(&loop->pool);
         again = loop->stepped;
@@ -306,6 +308,7 @@ int loop_init(struct loop *loop, struct loop_shared *shared, uint16_t number, si
     timer_heap_init(&loop->timers, &loop->alloc);
     inbox_init(&loop->inbox, wake, loop);
     conn_pool_init(&loop->pool, &loop->uv, buffer_bytes_max);
+    client_conns_init(&loop->clients);
     peer_conns_init(&loop->peers, loop_now(loop).mono_us + number);
     link_conns_init(&loop->links);
     work_init(loop);

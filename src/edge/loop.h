@@ -30,12 +30,12 @@
 
 /* Kinds of the edge's timers (struct timer.kind). */
 enum loop_timer {
-    LOOP_TIMER_CLIENT = 1, /* struct client_conn: lingered long enough */
+    LOOP_TIMER_CLIENT = 1, /* struct client_conn: lingered, or waited for answers, long enough */
     LOOP_TIMER_LINK,       /* struct link_conn: its greeting took too long */
-    LOOP_TIMER_PEER,       /* struct peer_conn: connect, or give up connecting */
-    LOOP_TIMER_FLUSH,      /* struct work: try the flush again */
-    LOOP_TIMER_META,       /* struct work: try the meta file again */
-    LOOP_TIMER_STOP,       /* struct loop: requests in flight had their time */
+    LOOP_TIMER_PEER,  /* struct peer_conn: connect, give up connecting or being greeted, or it has held */
+    LOOP_TIMER_FLUSH, /* struct work: try the flush again */
+    LOOP_TIMER_META,  /* struct work: try the meta file again */
+    LOOP_TIMER_STOP,  /* struct loop: requests in flight had their time */
 };
 
 enum loop_listener {

@@ -112,6 +112,9 @@ static void peer_conn_bytes(struct conn *conn, struct span bytes, size_t *consum
 {
     struct peer_conn *peer = peer_conn_of(conn);
     struct event event = {.kind = EVENT_PEER_DATA, .node = peer->node, .bytes = bytes};
+    if (!peer->greeted)
+        arm_peer(peer, PEER_STABLE_MS);
+    peer->greeted = true;
     loop_step(peer->loop, &event);
     *consumed = event.consumed;
     *need = event.need;
@@ -145,7 +148,8 @@ static void on_connect(uv_connect_t *request, int status)
     }
     set_options(peer);
     peer->state = PEER_UP;
-    arm_peer(peer, PEER_STABLE_MS);
+    peer->greeted = false;
+    arm_peer(peer, PEER_GREETING_MS);
     struct event event = {.kind = EVENT_PEER_UP, .node = peer->node};
     loop_step(peer->loop, &event);
     conn_start(&peer->conn);
@@ -219,6 +223,8 @@ void peer_conn_timer(struct peer_conn *peer)
         close_attempt(peer);
     } else if (peer->state == PEER_WAITING) {
         start_attempt(peer);
+    } else if (peer->state == PEER_UP && !peer->greeted) {
+        conn_fail(&peer->conn, "it does not answer the greeting");
     } else if (peer->state == PEER_UP) {
         become_stable(peer);
     }

@@ -4,6 +4,8 @@
  * jitter of up to a half; one that held for PEER_STABLE_MS starts over at the minimum. The shard gets exactly one
  * EVENT_PEER_DOWN for each EVENT_PEER_UP, also after EFFECT_PEER_DROP. Bytes for a node without a connection are
  * dropped, and so are those past PEER_UNSENT_BYTES_MAX, with the connection: a stalled peer must not grow memory.
+ * A peer that takes the connection and answers nothing to the shard's greeting within PEER_GREETING_MS is dropped too:
+ * what the shard would say to it meanwhile would wait for an answer that never comes.
  * A peer whose host vanished is noticed by unacknowledged data (PEER_DEAD_MS), without traffic by keepalive. */
 #ifndef RONDO_EDGE_PEER_CONN_H
 #define RONDO_EDGE_PEER_CONN_H
@@ -18,6 +20,7 @@
 #define PEER_STABLE_MS 1000
 #define PEER_CONNECT_MS 2000
 #define PEER_DEAD_MS 2000
+#define PEER_GREETING_MS 5000
 
 /* Unsent bytes to one peer: what a shard may gather for it in one turn. */
 #define PEER_UNSENT_BYTES_MAX PEER_OUTPUT_BYTES_MAX
@@ -43,6 +46,7 @@ struct peer_conn {
     char port[8];
     enum peer_state state;
     bool dropped;      /* EFFECT_PEER_DROP */
+    bool greeted;      /* bytes came from the peer on this connection */
     bool told_failure; /* one line per outage; it ends once a connection has held */
     uint32_t backoff_ms;
     struct timer timer;

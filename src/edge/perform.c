@@ -18,7 +18,7 @@ static void perform_effect(struct loop *loop, const struct effect *effect)
     struct loop_shared *shared = loop->shared;
     switch (effect->kind) {
     case EFFECT_CLIENT_SEND:
-        client_conn_send(loop, effect->client, effect->bytes, effect->flag);
+        client_conn_send(loop, effect);
         return;
     case EFFECT_CLIENT_RESUME:
         client_conn_resume(loop, effect->client);

@@ -6,9 +6,9 @@
 #include "edge/loop.h"
 #include "edge/say.h"
 
-/* A batch's keys and results: every record may be as large as records get, but hardly all of them. What does not
- * fit is answered with OVERLOADED. */
-#define COLD_BATCH_BYTES_MAX ((size_t)4 * VALUE_BYTES_MAX_HARD)
+/* A batch's keys and results, doubled as buffers grow; before its last read it has less than COLD_BATCH_BYTES. */
+#define COLD_BATCH_MEMORY_BYTES \
+    (4 * COLD_BATCH_BYTES + (size_t)2 * COLD_BATCH_READS * KEY_BYTES_MAX_HARD + (size_t)FRAME_BYTES_MAX)
 
 struct cold_read {
     uint64_t ticket;
@@ -24,10 +24,13 @@ struct cold_batch {
     struct loop *loop;
     struct cold *cold;
     uv_work_t work;
+    struct list_link waiting; /* in struct work */
     struct alloc alloc;
     struct buf keys;
-    struct buf records;
+    struct buf records; /* of reads from `told` to `done` */
     uint32_t count;
+    uint32_t done;
+    uint32_t told;
     struct cold_read reads[COLD_BATCH_READS];
 };
 
@@ -41,8 +44,8 @@ static _Noreturn void out_of_memory(const struct loop *loop)
 static void read_cold(uv_work_t *work)
 {
     struct cold_batch *batch = work->data;
-    for (uint32_t i = 0; i < batch->count; i++) {
-        struct cold_read *read = &batch->reads[i];
+    while (batch->done < batch->count && batch->records.size < COLD_BATCH_BYTES) {
+        struct cold_read *read = &batch->reads[batch->done++];
         struct span key = span_of(batch->keys.data + read->key_offset, read->key_size);
         read->record_offset = batch->records.size;
         read->status = cold_get(batch->cold, key, &batch->records);
@@ -59,18 +62,43 @@ static void batch_free(struct cold_batch *batch)
     alloc_put(&loop->alloc, batch, sizeof *batch);
 }
 
+static void on_cold_read(uv_work_t *work, int status);
+
+static void batch_start(struct cold_batch *batch)
+{
+    struct loop *loop = batch->loop;
+    loop->work.batches_busy++;
+    if (uv_queue_work(&loop->uv, &batch->work, read_cold, on_cold_read) != 0)
+        out_of_memory(loop);
+}
+
+static void start_waiting(struct loop *loop)
+{
+    struct list_link *link;
+    while (loop->work.batches_busy < COLD_BATCHES_MAX && (link = list_pop_front(&loop->work.waiting)) != NULL)
+        batch_start(LIST_ENTRY(link, struct cold_batch, waiting));
+}
+
 static void on_cold_read(uv_work_t *work, int status)
 {
     struct cold_batch *batch = work->data;
+    struct loop *loop = batch->loop;
     (void)status;
-    for (uint32_t i = 0; i < batch->count && !batch->loop->closing; i++) {
-        const struct cold_read *read = &batch->reads[i];
+    for (; batch->told < batch->done && !loop->closing; batch->told++) {
+        const struct cold_read *read = &batch->reads[batch->told];
         struct event event = {.kind = EVENT_COLD_RESULT, .ticket = read->ticket, .status = read->status};
         if (read->status == STATUS_OK && read->record_size > 0)
             event.bytes = span_of(batch->records.data + read->record_offset, read->record_size);
-        loop_step(batch->loop, &event);
+        loop_step(loop, &event);
     }
-    batch_free(batch);
+    loop->work.batches_busy--;
+    buf_free(&batch->records);
+    if (loop->closing || batch->told == batch->count)
+        batch_free(batch);
+    else
+        list_push_back(&loop->work.waiting, &batch->waiting);
+    if (!loop->closing)
+        start_waiting(loop);
 }
 
 void work_submit(struct loop *loop)
@@ -79,8 +107,8 @@ void work_submit(struct loop *loop)
     if (batch == NULL)
         return;
     loop->work.gathering = NULL;
-    if (uv_queue_work(&loop->uv, &batch->work, read_cold, on_cold_read) != 0)
-        out_of_memory(loop);
+    list_push_back(&loop->work.waiting, &batch->waiting);
+    start_waiting(loop);
 }
 
 void work_cold_read(struct loop *loop, uint64_t ticket, struct span key)
@@ -93,7 +121,8 @@ void work_cold_read(struct loop *loop, uint64_t ticket, struct span key)
         batch->loop = loop;
         batch->cold = loop->shared->dir->cold;
         batch->work.data = batch;
-        alloc_init(&batch->alloc, COLD_BATCH_BYTES_MAX);
+        list_init(&batch->waiting);
+        alloc_init(&batch->alloc, COLD_BATCH_MEMORY_BYTES);
         buf_init(&batch->keys, &batch->alloc);
         buf_init(&batch->records, &batch->alloc);
         loop->work.gathering = batch;
@@ -244,6 +273,7 @@ void work_meta_timer(struct loop *loop)
 void work_init(struct loop *loop)
 {
     struct work *work = &loop->work;
+    list_init(&work->waiting);
     alloc_init(&work->flush_alloc, SAY_BYTES_MAX * 2);
     alloc_init(&work->meta_alloc, SAY_BYTES_MAX * 2);
     buf_init(&work->flush_why, &work->flush_alloc);
@@ -255,6 +285,9 @@ void work_init(struct loop *loop)
 void work_free(struct loop *loop)
 {
     struct work *work = &loop->work;
+    struct list_link *link;
+    while ((link = list_pop_front(&work->waiting)) != NULL)
+        batch_free(LIST_ENTRY(link, struct cold_batch, waiting));
     if (work->gathering != NULL)
         batch_free(work->gathering);
     buf_free(&work->flush_why);

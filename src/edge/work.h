@@ -1,8 +1,12 @@
 /* Work that blocks, done by libuv's thread pool: cold reads, flushes, the meta file.
  *
  * Cold reads of a turn are gathered into batches of at most COLD_BATCH_READS, each one item of work; their results
- * are events of one later turn. One flush and one write of the meta file are under way at most. A meta write that is
- * overtaken by a newer one before it starts is never made: the newer one's sequence stands for both.
+ * are events of one later turn. A batch whose results reach COLD_BATCH_BYTES hands them over before it reads on, and
+ * COLD_BATCHES_MAX are under way at once: a loop's results take no more than that many times COLD_BATCH_BYTES and one
+ * value. Batches that wait hold keys only; the shard bounds how many reads it asks for (COLD_WAITERS_MAX).
+ *
+ * One flush and one write of the meta file are under way at most. A meta write that is overtaken by a newer one before
+ * it starts is never made: the newer one's sequence stands for both.
  *
  * The pool runs cold reads, one flush per shard and the meta file; work_threads says how many threads that takes. */
 #ifndef RONDO_EDGE_WORK_H
@@ -11,10 +15,13 @@
 #include <uv.h>
 
 #include "base/limits.h"
+#include "base/list.h"
 #include "base/timer.h"
 #include "shard/shard.h"
 
 #define COLD_BATCH_READS 16
+#define COLD_BATCH_BYTES ((size_t)2 << 20)
+#define COLD_BATCHES_MAX 4
 
 /* After a failed meta write nothing is tried again sooner: a full disk must not keep a core busy. */
 #define META_RETRY_MS 1000
@@ -24,6 +31,8 @@ struct cold_batch;
 
 struct work {
     struct cold_batch *gathering; /* the turn's reads, not yet handed over; or NULL */
+    struct list_link waiting;     /* batches for which none of COLD_BATCHES_MAX is free */
+    uint32_t batches_busy;
 
     struct flush_job *job; /* under way, or waiting for another try; or NULL */
     enum status flush_status;

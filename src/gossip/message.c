@@ -14,7 +14,8 @@ _Static_assert(NODES_MAX <= UINT16_MAX, "rumours are counted in 16 bits");
 
 static uint64_t checksum(const uint8_t *message, size_t size, struct hash_128 cluster)
 {
-    uint64_t seed = cluster.low ^ hash_mix_u64(cluster.high);
+    /* What stands before the checksum is covered too. */
+    uint64_t seed = cluster.low ^ hash_mix_u64(cluster.high ^ hash_mix_u64(load_u64(message)));
     return hash_64(span_of(message + CHECKED_AT, size - CHECKED_AT), seed);
 }
 
@@ -112,9 +113,9 @@ static enum status check_fields(const struct message *message, uint8_t type)
 
 enum status message_decode(struct span bytes, struct hash_128 cluster, struct message *message)
 {
-    struct reader reader = reader_of(bytes);
     if (bytes.size < MESSAGE_HEADER_BYTES || bytes.size > MESSAGE_BYTES_MAX)
         return STATUS_MALFORMED;
+    struct reader reader = reader_of(bytes);
     if (reader_u32(&reader) != MAGIC)
         return STATUS_MALFORMED;
     if (reader_u8(&reader) != MESSAGE_VERSION)

@@ -1,6 +1,6 @@
 /* What nodes say to each other about who is alive: the format of gossip datagrams.
  *
- * Little endian: u32 magic | u8 version | u8 type | u16 rumours | u64 checksum of what follows, seeded with the
+ * Little endian: u32 magic | u8 version | u8 type | u16 rumours | u64 checksum of all the rest, seeded with the
  * cluster | 16 bytes cluster id | u64 from | u64 target | u32 sequence | rumours, each u64 node | u64 incarnation |
  * u64 accuser | u8 state. Fields that a type does not use are zero. Every message but the two EXCHANGE fits a datagram
  * of MESSAGE_DATAGRAM_BYTES_MAX; those travel over peer connections only, as may the others.

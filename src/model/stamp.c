@@ -169,6 +169,10 @@ bool hlc_wants_bounds(struct hlc *hlc, uint64_t now_ms, bool stamping, struct hl
 {
     uint64_t lead_ms = hlc->skew_max_ms / 2;
     uint64_t reached_ms = max_u64(now_ms, max_u64(hlc->last, hlc->wanted.bound) >> 16);
+    /* While nothing can be stamped the recovered bound is not reached: a lead on top of it would grow with each of
+     * many quick restarts, until the node could not stamp for seconds. */
+    if (now_ms <= hlc->start_ms)
+        reached_ms = now_ms;
     bool low = stamping && hlc->requested.bound >> 16 < reached_ms + lead_ms / 2;
     bool waiting = hlc->wanted.bound > hlc->requested.bound;
     bool future = hlc->wanted.future > hlc->requested.future;

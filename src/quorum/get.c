@@ -43,7 +43,7 @@ void get_answered(struct get_quorum *get, uint8_t replica, const struct get_answ
     from->counts = answer->counts;
     from->version = answer->version;
     from->unseen = !answer->has_record;
-    if (!answer->counts && get->refusal == STATUS_OK)
+    if (!answer->counts)
         get->refusal = STATUS_QUARANTINED;
 }
 
@@ -73,6 +73,13 @@ void get_write_failed(struct get_quorum *get, uint8_t replica)
     assert(replica < get->replicas);
     if (get->replica[replica].write == GET_WRITE_SENT)
         get->replica[replica].write = GET_WRITE_FAILED;
+}
+
+void get_write_refused(struct get_quorum *get, uint8_t replica, enum status reason)
+{
+    get_write_failed(get, replica);
+    if (get->refusal != STATUS_QUARANTINED)
+        get->refusal = reason;
 }
 
 static bool has_answered(const struct get_replica *replica)

@@ -73,7 +73,9 @@ struct get_answer {
 void get_answered(struct get_quorum *get, uint8_t replica, const struct get_answer *answer);
 void get_gone(struct get_quorum *get, uint8_t replica, enum status reason);
 void get_write_acked(struct get_quorum *get, uint8_t replica);
-void get_write_failed(struct get_quorum *get, uint8_t replica);
+void get_write_failed(struct get_quorum *get,
+                      uint8_t replica); /* it could not be sent, or no answer will come */
+void get_write_refused(struct get_quorum *get, uint8_t replica, enum status reason);
 
 uint8_t get_answers_counted(const struct get_quorum *get);
 

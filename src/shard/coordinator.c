@@ -69,7 +69,7 @@ static void refuse(struct shard *shard, const struct origin *origin, enum status
 
 void request_fail(struct shard *shard, struct request *request, enum outcome outcome, enum status status)
 {
-    bool writing = request->phase != REQUEST_GETTING;
+    bool writing = request->phase != REQUEST_GETTING && request->phase != REQUEST_WAITS_TURN;
     struct result result = {
         .outcome = outcome,
         .status = status,
@@ -214,6 +214,7 @@ void coordinator_ring_changed(struct shard *shard)
 void coordinator_deadline(struct shard *shard, struct request *request)
 {
     switch (request->phase) {
+    case REQUEST_WAITS_TURN:
     case REQUEST_WANTS_STAMP:
         request_fail(shard, request, OUTCOME_NOT_APPLIED, STATUS_TIMED_OUT);
         return;
@@ -235,6 +236,22 @@ void coordinator_hedge(struct shard *shard, struct request *request)
         read_hedge(shard, request);
 }
 
+/* A client that pipelines SET k and GET k reads its own write: the GET does not overtake a SET that waits for a
+ * stamp. (Past that point they keep their order by themselves, on the links and at the replicas.) True if it was
+ * parked. */
+static bool waits_behind_write(struct shard *shard, struct request *request)
+{
+    for (struct list_link *at = shard->stamp_waiters.next; at != &shard->stamp_waiters; at = at->next) {
+        const struct request *parked = LIST_ENTRY(at, struct request, parked);
+        if (parked->slot != request->slot || !span_equal(parked->key, request->key))
+            continue;
+        request->phase = REQUEST_WAITS_TURN;
+        list_push_back(&shard->stamp_waiters, &request->parked);
+        return true;
+    }
+    return false;
+}
+
 void coordinator_stamps(struct shard *shard)
 {
     struct list_link waiting;
@@ -244,7 +261,10 @@ void coordinator_stamps(struct shard *shard)
         list_push_back(&waiting, list_pop_front(&shard->stamp_waiters));
     while (!list_empty(&waiting)) {
         struct request *request = LIST_ENTRY(list_pop_front(&waiting), struct request, parked);
-        write_stamp(shard, request);
+        if (request->phase != REQUEST_WAITS_TURN)
+            write_stamp(shard, request);
+        else if (!waits_behind_write(shard, request))
+            read_begin(shard, request);
     }
 }
 
@@ -338,8 +358,8 @@ void coordinate(struct shard *shard, uint16_t slot, const struct operation *oper
         request_fail(shard, request, OUTCOME_NOT_APPLIED, STATUS_OVERLOADED);
         return;
     }
-    if (operation->kind == OPERATION_GET || operation->kind == OPERATION_EXPIRE)
-        read_begin(shard, request);
-    else
+    if (operation->kind != OPERATION_GET && operation->kind != OPERATION_EXPIRE)
         write_begin(shard, request);
+    else if (!waits_behind_write(shard, request))
+        read_begin(shard, request);
 }

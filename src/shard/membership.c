@@ -19,6 +19,9 @@
 /* A WELCOME with two addresses, or a REFUSE without its text. */
 #define GREETING_BYTES_MAX 1024u
 
+/* A change of real against monotonic time between two pings that is no mere drift. */
+#define CLOCK_STEP_MS 50
+
 /* Older measurements say nothing: clocks may have been set since. */
 #define CLOCK_SAMPLE_AGE_US 10000000u
 
@@ -442,12 +445,25 @@ void membership_pong(struct shard *shard, struct peer *peer, const struct frame_
     peer->samples_taken++;
 }
 
+/* After this clock was stepped, what was measured with it before says nothing. */
+static void forget_stepped_clock(struct shard *shard)
+{
+    int64_t wall_ahead_ms = (int64_t)shard->now.wall_ms - (int64_t)(shard->now.mono_us / 1000);
+    int64_t stepped_ms = wall_ahead_ms - shard->wall_ahead_ms;
+    shard->wall_ahead_ms = wall_ahead_ms;
+    if (stepped_ms > -CLOCK_STEP_MS && stepped_ms < CLOCK_STEP_MS)
+        return;
+    for (uint16_t i = 0; i < shard->peer_count; i++)
+        shard->peers[i].samples_taken = 0;
+}
+
 void membership_tick(struct shard *shard)
 {
     if (shard->options.shard == 0)
         accept_waiting(shard);
     if (shard->options.shard != 0 || shard->now.mono_us - shard->pinged_us < PING_INTERVAL_US)
         return;
+    forget_stepped_clock(shard);
     shard->pinged_us = shard->now.mono_us;
     for (uint16_t i = 0; i < shard->peer_count; i++) {
         struct buf *out = peer_output(&shard->peers[i]);

@@ -221,7 +221,7 @@ void read_write_answer(struct shard *shard, struct request *request, uint8_t pla
     if (status == STATUS_OK)
         get_write_acked(&request->get, place);
     else
-        get_write_failed(&request->get, place);
+        get_write_refused(&request->get, place, status);
     advance(shard, request);
 }
 

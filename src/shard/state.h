@@ -216,6 +216,7 @@ struct origin {
 };
 
 enum request_phase {
+    REQUEST_WAITS_TURN,  /* a read, parked behind a write of its key that waits for a stamp */
     REQUEST_WANTS_STAMP, /* parked until the clock may give one */
     REQUEST_WANTS_RESTAMP,
     REQUEST_PUTTING,
@@ -404,6 +405,7 @@ struct shard {
     bool meta_dirty;
     uint64_t serving_version; /* shard 0: the meta version that says SERVING; 0 = none is waited for */
     uint64_t pinged_us;
+    int64_t wall_ahead_ms; /* real minus monotonic time, at the last ping */
     struct buf meta_bytes;
     struct buf greeting_bytes; /* WELCOME and REFUSE frames of this step */
     size_t greeting_start;

@@ -263,3 +263,41 @@ def test_weaker_durability_survives_the_death_of_the_process(make_cluster, durab
     node.kill()
     cluster.start()
     assert node.client().mget([f"weak:{i}" for i in range(300)]) == [str(i).encode() for i in range(300)]
+
+
+def lose_power(node):
+    """As if the machine had been started anew: another boot id in what the last run noted."""
+    node.kill()
+    note = node.data / "durability"
+    lines = note.read_text().splitlines()
+    assert lines[0] == "interval" and lines[1].startswith("boot ")
+    note.write_text("\n".join([lines[0], "boot of-yesterday", *lines[2:]]) + "\n")
+
+
+def test_weaker_durability_after_a_power_loss_counts_as_a_lost_disk(make_cluster):
+    cluster = make_cluster(count=3, flags=["--durability", "interval:50"])
+    node = cluster[0]
+    assert node.client().set("k", "v")
+    lose_power(node)
+    cluster.start_node(node)
+    cluster.wait_node(node)
+    assert "the machine went down" in node.log()
+    until(lambda: node.status()["quarantined_slots"] == 16384, "n1 to say what it lacks")
+    until(lambda: all(n["reachable"] for n in node.status()["nodes"]), "n1 to reach the others")
+    assert node.client().get("k") == b"v"
+    cluster[1].kill()
+    for key in ("k", "never written"):
+        with pytest.raises(redis.exceptions.ResponseError):
+            node.client().get(key)
+
+
+def test_a_node_alone_serves_what_it_has_after_a_power_loss(make_cluster):
+    cluster = make_cluster(count=1, flags=["--durability", "interval:50"])
+    node = cluster[0]
+    assert node.client().set("k", "v")
+    lose_power(node)
+    cluster.start_node(node)
+    cluster.wait_node(node)
+    assert "the machine went down" in node.log()
+    assert node.status()["quarantined_slots"] == 0
+    assert node.client().get("k") == b"v"

@@ -300,10 +300,10 @@ static void get_from_an_amnesiac_replica_counts_towards_no_r(void **state)
     assert_false(shard_slot_serves(world.node[0].shard, 0));
     world_cut(&world, 0, 2);
     world_say(&world, 0, 0, "GET k\r\n");
-    assert_true(begins(world_heard(&world, 0), "-CLUSTERDOWN "));
+    assert_true(begins(world_heard(&world, 0), "-QUARANTINED "));
     world_cut(&world, 1, 2);
     world_say(&world, 1, 1, "GET k\r\n"); /* asks node 0, which does not count */
-    assert_true(begins(world_heard(&world, 1), "-CLUSTERDOWN "));
+    assert_true(begins(world_heard(&world, 1), "-QUARANTINED "));
     world_close(&world);
 }
 

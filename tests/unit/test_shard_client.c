@@ -27,6 +27,21 @@ static void pipelined_commands_answer_in_order(void **state)
     world_close(&world);
 }
 
+static void pipelined_get_reads_the_set_before_it_even_while_that_waits_for_the_clock(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &one_node);
+    /* The first write of a shard waits until a clock bound is durable. */
+    world.node[0].log_held = true;
+    world_say(&world, 0, 0, "SET k v\r\nGET k\r\nEXPIRE k 100\r\nGET other\r\n");
+    assert_string_equal(world_heard(&world, 0), "");
+    world.node[0].log_held = false;
+    world_settle(&world);
+    assert_string_equal(world_heard(&world, 0), "+OK\r\n$1\r\nv\r\n:1\r\n$-1\r\n");
+    world_close(&world);
+}
+
 static void client_that_leaves_with_commands_in_flight_leaves_nothing_behind(void **state)
 {
     (void)state;
@@ -278,6 +293,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pipelined_commands_answer_in_order),
+        cmocka_unit_test(pipelined_get_reads_the_set_before_it_even_while_that_waits_for_the_clock),
         cmocka_unit_test(client_that_leaves_with_commands_in_flight_leaves_nothing_behind),
         cmocka_unit_test(client_with_too_many_commands_in_flight_is_paused_and_resumed),
         cmocka_unit_test(http_continue_takes_its_place_among_the_answers),
