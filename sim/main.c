@@ -1,6 +1,7 @@
 /* rondo-sim: runs seeds or scenarios, and shows what went wrong in a way that can be repeated. */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime and write; nothing else of the world is in here */
 
+#include <assert.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -67,10 +68,11 @@ static bool parse_settings(int argc, char **argv, struct settings *settings)
     for (int i = 1; i < argc; i++) {
         const char *name = argv[i];
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (strcmp(name, "--seed") == 0 && parse_number(value, &settings->seed)) {
+        assert(name != NULL);
+        if (strcmp(name, "--seed") == 0 && value != NULL && parse_number(value, &settings->seed)) {
             settings->seed_given = true;
             i++;
-        } else if (strcmp(name, "--runs") == 0 && parse_number(value, &settings->runs)) {
+        } else if (strcmp(name, "--runs") == 0 && value != NULL && parse_number(value, &settings->runs)) {
             i++;
         } else if (strcmp(name, "--scenario") == 0 && value != NULL) {
             settings->scenarios_all = strcmp(value, "all") == 0;

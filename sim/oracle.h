@@ -76,7 +76,7 @@ void oracles_init(struct oracles *oracles, struct alloc *alloc);
 void oracles_free(struct oracles *oracles);
 
 /* A record was seen on its way somewhere (a frame or the log). */
-void oracle_record_seen(struct world *world, uint32_t key, struct span record);
+void oracle_record_seen(struct world *world, uint32_t key, struct span bytes);
 /* The value that an override seen before applies to; none if it was not seen. */
 struct stamp oracle_override_applies_to(struct world *world, uint32_t key, struct stamp override);
 /* A frame leaves a node for another. */

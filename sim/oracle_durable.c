@@ -34,9 +34,10 @@ static void version_raise(struct world *world, uint32_t key, struct version *ver
 static void format_versions(struct version promised, struct version held,
                             char text[2 * STAMP_TEXT_BYTES_MAX + 32])
 {
+    static const char between[] = ", held ";
     size_t size = stamp_format(promised.value, text);
-    memcpy(text + size, ", held ", 7);
-    (void)stamp_format(held.value, text + size + 7);
+    memcpy(text + size, between, sizeof between);
+    (void)stamp_format(held.value, text + size + sizeof between - 1);
 }
 
 /* ---- the log -------------------------------------------------------------------------------------------- */

@@ -125,6 +125,7 @@ static struct ring *next_ring(struct world *world)
     for (uint16_t i = 0; i < old->node_count; i++)
         members[i] =
             ring_member_of(span_of_text(old->nodes[i].name), span_of_text(old->nodes[i].peer_address));
+    assert(old->node_count > 0);
     for (uint32_t slot = 0; slot < SLOTS_COUNT; slot++)
         owner[slot] = (uint16_t)((old->owner[slot] + 2) % old->node_count);
     struct ring_options options = {.members = members,

@@ -341,7 +341,7 @@ void node_pause(struct world *world, struct sim_node *node, uint64_t us);
 /* An event for a shard's next turn; bytes are copied. */
 struct event *shard_post(struct world *world, struct sim_node *node, uint16_t shard, enum event_kind kind,
                          struct span bytes);
-void shard_plan_turn(struct world *world, struct sim_node *node, uint16_t shard, uint64_t at_us);
+void shard_plan_turn(struct world *world, struct sim_node *node, uint16_t number, uint64_t at_us);
 void shard_perform(struct world *world, struct sim_node *node, uint16_t shard);
 void shard_inbox_free(struct world *world, struct sim_shard *shard);
 

@@ -60,6 +60,7 @@ static uint16_t base_count(const struct claim *claim)
 {
     uint16_t zones = zones_of_all(claim);
     uint16_t replicas = claim->options->replicas;
+    assert(zones > 0);
     if (zones == 1 || zones > replicas)
         return (uint16_t)(replicas + 1);
     return (uint16_t)((replicas + zones - 1) / zones * zones);

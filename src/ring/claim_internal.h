@@ -105,7 +105,7 @@ void claim_set_members(struct claim *claim);
 void claim_join(struct claim *claim, uint16_t newcomer);
 
 /* Gives the node at most `slots` slots of those who own most for their share. */
-void claim_take_share(struct claim *claim, uint16_t node, uint32_t slots);
+void claim_take_share(struct claim *claim, uint16_t newcomer, uint32_t left);
 
 /* Hands the slots without an owner to the nodes present. */
 void claim_settle_orphans(struct claim *claim);

@@ -3,6 +3,8 @@
 
 #include "ring/claim_internal.h"
 
+#include <assert.h>
+
 /* A node may own this many ten-thousandths of its share before it must give: 1.01 less rounding. */
 #define SLACK_LIMIT 10095
 #define SLACK_ONE 10000
@@ -118,6 +120,7 @@ static void set_shares(struct claim *claim)
     uint64_t left = (uint64_t)SLOTS_COUNT << SHARE_SHIFT;
     uint16_t spread =
         claim->zone_count < claim->options->replicas ? claim->zone_count : claim->options->replicas;
+    assert(spread > 0);
     uint64_t zone_limit = left / spread;
     for (uint16_t node = 0; node < claim->options->node_count; node++)
         claim->nodes[node].share = 0;

@@ -160,9 +160,9 @@ static enum status learn_ring(struct shard *shard, const struct frame *frame, bo
     if (status != STATUS_OK)
         return status == STATUS_OVERLOADED ? STATUS_OK : status;
     bool tell = ring_install(shard, ring) && from_node;
-    for (uint8_t i = 0; tell && i < shard->options.shards; i++) {
+    for (uint16_t i = 0; tell && i < shard->options.shards; i++) {
         if (i != shard->options.shard)
-            frame_put_ring(&shard->locals[i], frame_head_of(shard, i, 0), frame->body);
+            frame_put_ring(&shard->locals[i], frame_head_of(shard, (uint8_t)i, 0), frame->body);
     }
     ring_free(ring);
     return STATUS_OK;

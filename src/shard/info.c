@@ -49,9 +49,9 @@ void info_ask(struct shard *shard, struct pending *pending)
     }
     uint64_t ticket = pending->id << TICKET_PART_BITS;
     pending->parts_left += shard->options.shards;
-    for (uint8_t i = 0; i < shard->options.shards; i++) {
+    for (uint16_t i = 0; i < shard->options.shards; i++) {
         if (i != shard->options.shard)
-            frame_put_raw(&shard->locals[i], FRAME_STATS_ASK, frame_head_of(shard, i, ticket),
+            frame_put_raw(&shard->locals[i], FRAME_STATS_ASK, frame_head_of(shard, (uint8_t)i, ticket),
                           (struct span){0});
     }
     struct stats_sum own;

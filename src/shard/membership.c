@@ -207,8 +207,8 @@ static void tell_siblings(struct shard *shard)
     buf_put_u8(&body, shard->clock_trusted);
     buf_put_u64(&body, (uint64_t)shard->clock_offset_ms);
     buf_put_u8(&body, (uint8_t)shard->meta.state);
-    for (uint8_t i = 1; i < shard->options.shards; i++)
-        frame_put_raw(&shard->locals[i], FRAME_STATE, frame_head_of(shard, i, 0), buf_span(&body));
+    for (uint16_t i = 1; i < shard->options.shards; i++)
+        frame_put_raw(&shard->locals[i], FRAME_STATE, frame_head_of(shard, (uint8_t)i, 0), buf_span(&body));
     buf_free(&body);
 }
 

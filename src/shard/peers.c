@@ -89,6 +89,7 @@ enum status peers_init(struct shard *shard)
         uint64_t node = shard->ring->nodes[i].id;
         if (node == shard->self_id)
             continue;
+        assert(peers != NULL && at < count);
         struct peer *known = peer_of_node(shard, node);
         if (known != NULL) {
             peers[at] = *known;

@@ -488,7 +488,7 @@ void membership_ring(struct shard *shard);
 /* coordinator.c */
 void coordinate(struct shard *shard, uint16_t slot, const struct operation *operation,
                 const struct origin *origin);
-void coordinator_answer(struct shard *shard, uint64_t request, uint16_t index,
+void coordinator_answer(struct shard *shard, uint64_t number, uint16_t index,
                         const struct replica_answer *answer);
 void coordinator_peer_down(struct shard *shard, uint16_t index);
 void coordinator_ring_changed(struct shard *shard);
@@ -539,6 +539,6 @@ void info_config_get(struct shard *shard, const struct command *command, uint8_t
 void info_client(struct shard *shard, const struct client *client, struct buf *text);
 
 #define TICKET_PART_BITS 20
-_Static_assert(COMMAND_ARGUMENTS_MAX <= 1u << TICKET_PART_BITS, "a part's number fits its ticket");
+_Static_assert(COMMAND_ARGUMENTS_MAX >> TICKET_PART_BITS <= 1, "a part's number fits its ticket");
 
 #endif

@@ -495,9 +495,9 @@ static void strings_become_valid_json(void **state)
 #define BAD "\xef\xbf\xbd"
     /* The Unicode standard's example of maximal parts, overlong forms, surrogates, past the end, cut off. */
     json_put_escaped(&buf, span_of_text("a\xf1\x80\x80\xe1\x80\xc2"
-                                   "b\x80"
-                                   "c\x80\xbf"
-                                   "d"));
+                                        "b\x80"
+                                        "c\x80\xbf"
+                                        "d"));
     check_reply(&buf, "a" BAD BAD BAD "b" BAD "c" BAD BAD "d");
     json_put_escaped(&buf, span_of_text("\xc0\xaf\xe0\x80\xed\xa0\x80\xf4\x90\xff"));
     check_reply(&buf, BAD BAD BAD BAD BAD BAD BAD BAD BAD BAD);
