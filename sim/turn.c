@@ -108,11 +108,6 @@ static void perform(struct world *world, struct sim_node *node, uint16_t shard, 
     case EFFECT_SAY:
         say_line(world, node, effect);
         break;
-    case EFFECT_STOP:
-        world_say(world, HISTORY_KEY_NONE, "%s stops itself: %.*s", node->name, (int)effect->bytes.size,
-                  (const char *)effect->bytes.data);
-        node->doomed = true;
-        break;
     }
 }
 

@@ -60,8 +60,6 @@ static void perform_effect(struct loop *loop, const struct effect *effect)
     case EFFECT_SAY:
         say_line(shared->say_level, effect->level, loop->number, effect->bytes);
         return;
-    case EFFECT_STOP:
-        say_and_exit(loop->number, effect->bytes);
     }
     assert(0 && "an effect of unknown kind");
 }

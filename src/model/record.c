@@ -34,8 +34,7 @@ static bool registers_valid(const struct record *record)
         return false;
     if (has_value && has_override && stamp_compare(record->override_applies_to, record->stamp) < 0)
         return false;
-    bool may_hold_bytes = has_value && (record->flags & RECORD_TOMBSTONE) == 0;
-    return may_hold_bytes || record->value.size == 0;
+    return record_holds_value(record) || record->value.size == 0;
 }
 
 enum status record_parse(struct span bytes, struct record *record)
@@ -140,7 +139,7 @@ uint64_t record_expiry_ms(const struct record *record)
 
 bool record_live(const struct record *record, uint64_t now_ms)
 {
-    if ((record->flags & RECORD_VALUE) == 0 || (record->flags & RECORD_TOMBSTONE) != 0)
+    if (!record_holds_value(record))
         return false;
     uint64_t expiry_ms = record_expiry_ms(record);
     return expiry_ms == 0 || expiry_ms > now_ms;

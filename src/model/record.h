@@ -76,6 +76,12 @@ struct record record_merge(const struct record *a, const struct record *b);
 /* When it stops being visible: the override's expiry if it applies, else the value's; 0 = never. */
 uint64_t record_expiry_ms(const struct record *record);
 
+/* Whether it holds a value and not a tombstone; expiry is not looked at. */
+static inline bool record_holds_value(const struct record *record)
+{
+    return (record->flags & (RECORD_VALUE | RECORD_TOMBSTONE)) == RECORD_VALUE;
+}
+
 /* Whether a reader sees a value at this wall-clock time. */
 bool record_live(const struct record *record, uint64_t now_ms);
 

@@ -243,8 +243,6 @@ static void peer_lost(struct shard *shard, struct peer *peer)
 
 static void peer_welcomed(struct shard *shard, struct peer *peer, const struct frame_welcome *welcome)
 {
-    peer->shards = welcome->shards;
-    peer->directory = welcome->directory;
     peer->reachable = true;
     peer->refusal[0] = 0;
     span_copy_text(welcome->resp_address, peer->resp_address, sizeof peer->resp_address);

@@ -197,7 +197,7 @@ enum status shard_recover_row(struct shard *shard, struct span key, struct span 
         .record = buf_span(&shard->scratch),
         .hash = hash,
         .sequence = 1,
-        .live = (merged.flags & RECORD_VALUE) != 0 && (merged.flags & RECORD_TOMBSTONE) == 0,
+        .live = record_holds_value(&merged),
         /* Whether the cold tier has it is not known: yes is the answer that loses nothing. */
         .in_cold = !shard->cold_empty,
     };

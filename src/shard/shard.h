@@ -101,7 +101,6 @@ enum effect_kind {
     EFFECT_LOG_FLUSHED, /* sequence: what this shard appended up to it is in the cold tier */
     EFFECT_META_WRITE,  /* sequence, bytes: replace the meta file atomically and durably (shard 0 only) */
     EFFECT_SAY,         /* level, bytes: one line for the node's log */
-    EFFECT_STOP,        /* bytes: the reason; the process must end now without acknowledging more */
 };
 
 enum say_level {

@@ -75,8 +75,6 @@ struct peer {
     bool asked_redial;  /* and once more since it was lost, because the node showed that it is there */
     bool vouched;       /* shard 0: says that it never knew this node under another directory */
     bool remembers;     /* shard 0: has durably noted this directory */
-    uint16_t shards;    /* its K; 0 = not known yet */
-    uint64_t directory;
     uint64_t ring_asked_us;
     struct buf out;      /* frames gathered in this turn */
     struct buf held;     /* answers to a node that reached us before we reached it */

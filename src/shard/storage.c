@@ -106,11 +106,6 @@ static enum status store_row(struct shard *shard, const struct task *task, struc
     return STATUS_OK;
 }
 
-static bool holds_value(const struct record *record)
-{
-    return (record->flags & RECORD_VALUE) != 0 && (record->flags & RECORD_TOMBSTONE) == 0;
-}
-
 static void do_put(struct shard *shard, const struct task *task, const struct held *held)
 {
     struct record before;
@@ -132,7 +127,7 @@ static void do_put(struct shard *shard, const struct task *task, const struct he
         shard->counters.overwritten_concurrent++;
     if (!version_equal(record_version(&before), answer.version)) {
         struct span record = merged_bytes(shard, task, &merged, &incoming);
-        answer.status = store_row(shard, task, record, holds_value(&merged), held->in_cold);
+        answer.status = store_row(shard, task, record, record_holds_value(&merged), held->in_cold);
         sequence = shard->log.open;
     }
     if (answer.status != STATUS_OK) {
@@ -291,7 +286,7 @@ void storage_cold_result(struct shard *shard, const struct event *event)
             .key = cold_read_key(read),
             .record = bytes,
             .hash = read->hash,
-            .live = holds_value(&record),
+            .live = record_holds_value(&record),
         };
         /* Only a cache: without room for it the tasks work on the bytes themselves. */
         enum status loaded = memtable_load(&shard->memtable, &put);

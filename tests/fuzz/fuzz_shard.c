@@ -111,8 +111,6 @@ static void perform(struct world *world)
             world->flush = effect->job;
             flush_sort(world->flush);
             break;
-        case EFFECT_STOP:
-            abort();
         case EFFECT_LOG_APPEND:
         case EFFECT_META_WRITE:
         case EFFECT_LINK_MOVE:

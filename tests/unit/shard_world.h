@@ -195,9 +195,6 @@ static void world_effect(struct world *world, uint8_t index, const struct effect
         node->flush = effect->job;
         flush_sort(node->flush);
         return;
-    case EFFECT_STOP:
-        fail_msg("n%u stops: %.*s", index, (int)effect->bytes.size, (const char *)effect->bytes.data);
-        return;
     default:
         return;
     }
