@@ -44,6 +44,9 @@
 /* Requests that one shard coordinates at once; a request is about 1 KiB, so this is 16 MiB at most. */
 #define REQUESTS_IN_FLIGHT_MAX (16u << 10)
 
+/* Writes that were answered and still wait for their slowest replica; past it the slot is compared later instead. */
+#define REQUESTS_LINGERING_MAX (8u << 10)
+
 /* Commands of one client that are not answered yet. Past it the client's input waits in its socket. */
 #define CLIENT_COMMANDS_MAX 1024u
 
@@ -66,6 +69,11 @@
 
 /* A node's name, and "host:port". */
 #define NAME_BYTES_MAX 64
+
+/* The timeline of a traced request: enough for a write to REPLICAS_MAX replicas, sent twice and answered; its text fits
+ * where clients bound a header's size. What comes after is left out, and the timeline says so. */
+#define TRACE_EVENTS_MAX 64u
+#define TRACE_BYTES_MAX 4096u
 #define ADDRESS_BYTES_MAX 272
 
 _Static_assert(SLOTS_COUNT % SLOT_STRIDE == 0, "each interleaved ring has the same number of positions");

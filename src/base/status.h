@@ -28,7 +28,8 @@
     X(UNSUPPORTED, 18, "UNSUPPORTED", "this version of Rondo does not do that")            \
     X(WAIT, 19, "WAIT", "not yet; asked again when its cause is gone")                     \
     X(EXPIRED, 20, "EXPIRED", "the request's deadline passed before it was applied")       \
-    X(STARTING, 21, "STARTING", "the node is not ready yet")
+    X(STARTING, 21, "STARTING", "the node is not ready yet")                               \
+    X(PURGED, 22, "PURGED", "the write is older than a delete that has been purged")
 
 enum status {
 #define STATUS_ENUM(name, number, wire, text) STATUS_##name = number,
@@ -36,7 +37,7 @@ enum status {
 #undef STATUS_ENUM
 };
 
-#define STATUS_COUNT 22
+#define STATUS_COUNT 23
 
 #define MUST_CHECK __attribute__((warn_unused_result))
 
