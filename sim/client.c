@@ -37,6 +37,7 @@ static void forget_connection(struct sim_client *client)
     client->paused = false;
     client->shown = 0;
     client->consistency_sent = false;
+    client->sloppy = false;
     client->commands_count = 0;
     buf_clear(&client->sending);
     buf_clear(&client->to_server);
@@ -206,8 +207,12 @@ void client_issue_consistency(struct world *world, struct sim_client *client, ui
     client->timeout_ms = timeout_ms;
     client->consistency_sent = true;
     struct buf *out = &client->sending;
-    buf_append_text(out, "*7\r\n");
+    buf_append_text(out, client->sloppy ? "*9\r\n" : "*7\r\n");
     put_text(out, "RONDO.CONSISTENCY");
+    if (client->sloppy) {
+        put_text(out, "SLOPPY");
+        put_text(out, "yes");
+    }
     put_text(out, "R");
     put_number(out, r);
     put_text(out, "W");
@@ -229,6 +234,7 @@ static uint32_t remember(struct world *world, const struct sim_client *client,
         .w = client->consistency_sent ? client->w : quorum,
         .client = client->index,
         .node = client->node,
+        .sloppy = client->sloppy,
         .ttl_ms = plan->ttl_ms,
         .asked_us = world->now_us,
         .answered_us = HISTORY_NEVER,
@@ -337,6 +343,8 @@ static void draw_consistency(struct world *world, struct sim_client *client)
     uint8_t w = draw_count(world, least);
     uint32_t timeout_ms = (uint32_t)world_draw(world, world->swarm.request_timeout_ms / 2,
                                                world->swarm.request_timeout_ms * 3 / 2);
+    if (world->swarm.sloppy && !client->sloppy)
+        client->sloppy = world_chance(world, 400000);
     client_issue_consistency(world, client, r, w, timeout_ms);
 }
 
@@ -353,7 +361,7 @@ static void draw_operation(struct world *world, const struct sim_client *client,
     bool resp = client->protocol == CLIENT_RESP;
     if (world_chance(world, world->swarm.reads))
         plan->kind = HISTORY_GET;
-    else if (world_chance(world, 150000))
+    else if (world_chance(world, world->swarm.deletes))
         plan->kind = HISTORY_DEL;
     else if (resp && key_has_ttl(world, key) && world_chance(world, 300000)) {
         plan->kind = world_chance(world, 700000) ? HISTORY_EXPIRE : HISTORY_PERSIST;

@@ -3,6 +3,8 @@
 
 #include <assert.h>
 
+#include "store/cold_page.h"
+
 void disk_init(struct sim_disk *disk, struct alloc *alloc)
 {
     *disk = (struct sim_disk){.alloc = alloc};
@@ -32,11 +34,7 @@ void disk_wipe(struct sim_disk *disk)
         file_free(disk, disk->files[i]);
     disk->file_count = 0;
     buf_clear(&disk->meta);
-    for (uint32_t i = 0; i < disk->cold_count; i++) {
-        buf_free(&disk->cold[i].key);
-        buf_free(&disk->cold[i].record);
-    }
-    disk->cold_count = 0;
+    disk_cold_discard(disk);
 }
 
 void disk_free(struct sim_disk *disk)
@@ -70,6 +68,20 @@ static void file_insert(struct sim_disk *disk, struct disk_file *file)
     for (; at > 0 && disk->files[at - 1]->number > file->number; at--)
         disk->files[at] = disk->files[at - 1];
     disk->files[at] = file;
+}
+
+void disk_copy(struct sim_disk *disk, const struct sim_disk *from)
+{
+    disk_wipe(disk);
+    buf_append_span(&disk->meta, buf_span(&from->meta));
+    for (uint32_t i = 0; i < from->file_count; i++) {
+        disk_create(disk, from->files[i]->number, 0);
+        struct disk_file *file = disk_file(disk, from->files[i]->number);
+        buf_append_span(&file->now, buf_span(&from->files[i]->now));
+        buf_append_span(&file->synced, buf_span(&from->files[i]->now));
+    }
+    for (uint32_t i = 0; i < from->cold_count; i++)
+        disk_cold_put(disk, buf_span(&from->cold[i].key), (struct span){0}, buf_span(&from->cold[i].record));
 }
 
 static struct disk_file *file_take(struct sim_disk *disk, uint64_t number)
@@ -231,13 +243,56 @@ static uint32_t cold_find(const struct sim_disk *disk, struct span key)
     return low;
 }
 
-bool disk_cold_get(const struct sim_disk *disk, struct span key, struct span *record)
+void disk_cold_discard(struct sim_disk *disk)
+{
+    for (uint32_t i = 0; i < disk->cold_count; i++) {
+        buf_free(&disk->cold[i].key);
+        buf_free(&disk->cold[i].record);
+    }
+    disk->cold_count = 0;
+    disk->cold_noted = false;
+}
+
+enum status disk_cold_get(const struct sim_disk *disk, struct span key, struct span *record)
 {
     uint32_t at = cold_find(disk, key);
     if (at == disk->cold_count || !span_equal(buf_span(&disk->cold[at].key), key))
-        return false;
+        return STATUS_NOT_FOUND;
+    if (disk->cold[at].lost)
+        return STATUS_CORRUPT;
     *record = buf_span(&disk->cold[at].record);
+    return STATUS_OK;
+}
+
+bool disk_cold_pack(const struct sim_disk *disk, struct span first, struct span end, struct buf *rows)
+{
+    for (uint32_t at = cold_find(disk, first); at < disk->cold_count; at++) {
+        const struct cold_row *row = &disk->cold[at];
+        if (span_compare(buf_span(&row->key), end) >= 0)
+            return true;
+        if (row->damaged)
+            return false;
+        cold_page_put(rows, buf_span(&row->key), buf_span(&row->record));
+    }
     return true;
+}
+
+void disk_cold_delete(struct sim_disk *disk, struct span prefix, struct span key)
+{
+    struct buf cold_key;
+    buf_init(&cold_key, disk->alloc);
+    buf_append_span(&cold_key, prefix);
+    buf_append_span(&cold_key, key);
+    uint32_t at = cold_find(disk, buf_span(&cold_key));
+    bool found = at < disk->cold_count && span_equal(buf_span(&disk->cold[at].key), buf_span(&cold_key));
+    buf_free(&cold_key);
+    if (!found)
+        return;
+    buf_free(&disk->cold[at].key);
+    buf_free(&disk->cold[at].record);
+    disk->cold_count--;
+    for (uint32_t i = at; i < disk->cold_count; i++)
+        disk->cold[i] = disk->cold[i + 1];
 }
 
 void disk_cold_put(struct sim_disk *disk, struct span prefix, struct span key, struct span record)
@@ -250,6 +305,7 @@ void disk_cold_put(struct sim_disk *disk, struct span prefix, struct span key, s
     bool found = at < disk->cold_count && span_equal(buf_span(&disk->cold[at].key), buf_span(&cold_key));
     if (found) {
         buf_free(&cold_key);
+        disk->cold[at].lost = false;
         buf_clear(&disk->cold[at].record);
         buf_append_span(&disk->cold[at].record, record);
         return;
@@ -263,7 +319,7 @@ void disk_cold_put(struct sim_disk *disk, struct span prefix, struct span key, s
     }
     for (uint32_t i = disk->cold_count++; i > at; i--)
         disk->cold[i] = disk->cold[i - 1];
-    disk->cold[at].key = cold_key;
+    disk->cold[at] = (struct cold_row){.key = cold_key};
     buf_init(&disk->cold[at].record, disk->alloc);
     buf_append_span(&disk->cold[at].record, record);
 }

@@ -28,6 +28,8 @@ struct disk_file {
 struct cold_row {
     struct buf key;
     struct buf record;
+    bool damaged; /* its block: every scan ends here until the cold tier is given up */
+    bool lost;    /* and no newer table has the row */
 };
 
 struct sim_disk {
@@ -39,11 +41,14 @@ struct sim_disk {
     struct cold_row *cold; /* ascending by cold key */
     uint32_t cold_count;
     uint32_t cold_capacity;
+    bool cold_noted; /* a process found damage: the next one gives the cold tier up */
 };
 
 void disk_init(struct sim_disk *disk, struct alloc *alloc);
 void disk_free(struct sim_disk *disk);
 void disk_wipe(struct sim_disk *disk);
+/* Makes one disk what the other is now; unsynced writes reach the platter in the copy. */
+void disk_copy(struct sim_disk *disk, const struct sim_disk *from);
 
 /* The file of a segment, or NULL. */
 struct disk_file *disk_file(struct sim_disk *disk, uint64_t number);
@@ -63,8 +68,12 @@ struct disk_crash {
 };
 void disk_power_loss(struct sim_disk *disk, const struct disk_crash *crash, struct prng *prng);
 
-/* The record of a cold key; false when there is none. */
-bool disk_cold_get(const struct sim_disk *disk, struct span key, struct span *record);
+/* The record of a cold key, NOT_FOUND, or CORRUPT. */
+enum status disk_cold_get(const struct sim_disk *disk, struct span key, struct span *record);
+/* Packs the rows of the cold keys in [first, end) as store/cold_page.h does; false: up to damage. */
+bool disk_cold_pack(const struct sim_disk *disk, struct span first, struct span end, struct buf *rows);
+void disk_cold_discard(struct sim_disk *disk);
 void disk_cold_put(struct sim_disk *disk, struct span prefix, struct span key, struct span record);
+void disk_cold_delete(struct sim_disk *disk, struct span prefix, struct span key);
 
 #endif

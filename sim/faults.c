@@ -3,6 +3,9 @@
 
 #include "sim/world.h"
 
+/* Rarely enough that nodes start again, and are greeted, before the copy is another. */
+#define COPY_EVERY_US 1500000u
+
 static uint64_t some_time(struct world *world, uint64_t mean_us)
 {
     return world_draw(world, mean_us / 4, mean_us * 2);
@@ -24,7 +27,7 @@ static void again(struct world *world, uint64_t mean_us, void (*fire)(struct wor
 static void start_due(struct world *world, struct happening *happening)
 {
     struct sim_node *node = happening->object;
-    if (!node->running)
+    if (!node->running && !node->dead_for_good)
         node_start(world, node);
 }
 
@@ -48,6 +51,22 @@ static bool may_wipe(struct world *world)
            world_chance(world, 400000);
 }
 
+/* The same for an older disk; only a node that somebody can tell it from a newer one. */
+static bool may_put_back(struct world *world, const struct sim_node *node)
+{
+    return world->swarm.older_disk && world->wiped_count == 0 && world_chance(world, 700000) &&
+           node_copy_is_known_old(world, node);
+}
+
+static void copy_due(struct world *world, struct happening *happening)
+{
+    (void)happening;
+    if (!world->faults_on || world->wiped_count > 0)
+        return;
+    again(world, COPY_EVERY_US, copy_due);
+    node_copy_disk(world, some_node(world));
+}
+
 static void crash_due(struct world *world, struct happening *happening)
 {
     (void)happening;
@@ -63,6 +82,8 @@ static void crash_due(struct world *world, struct happening *happening)
         node_crash(world, node, world_chance(world, world->swarm.power));
     if (may_wipe(world))
         node_wipe(world, node);
+    if (may_put_back(world, node))
+        node_put_back(world, node);
     struct happening *start =
         world_plan(world, world->now_us + some_time(world, world->swarm.down_us), start_due);
     start->object = node;
@@ -182,5 +203,6 @@ void faults_start(struct world *world)
     again(world, world->swarm.clock_step_every_us, clock_step_due);
     again(world, world->swarm.slow_every_us, slow_due);
     again(world, world->swarm.full_every_us, full_due);
+    again(world, world->swarm.older_disk ? COPY_EVERY_US : 0, copy_due);
     (void)world_plan(world, 200000, revive);
 }

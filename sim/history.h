@@ -36,6 +36,7 @@ struct history_op {
     uint8_t w;
     uint16_t client;
     uint16_t node;         /* that was asked */
+    bool sloppy;           /* fallbacks count: it promises nothing of the replicas */
     bool found;            /* EXPIRE, PERSIST, DEL: answered 1 */
     uint16_t wiped_at_ask; /* disks lost when it was asked, and when it was answered */
     uint16_t wiped_at_answer;

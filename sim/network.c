@@ -1,4 +1,5 @@
-/* The network: connections that are made, break and vanish; frames that are lost, doubled, late and out of order.
+/* The network: connections that are made, break and vanish; frames and datagrams that are lost, doubled, late and out
+ * of order.
  *
  * A connection carries the sender's frames forward and nothing but the greeting's answer back. The greeting itself
  * stays whole and in order; every frame after it is on its own, which is worse than TCP. A link's unconsumed bytes
@@ -6,6 +7,7 @@
 #include <assert.h>
 #include <inttypes.h>
 
+#include "gossip/message.h"
 #include "proto/frame.h"
 #include "sim/world.h"
 
@@ -13,6 +15,9 @@
 #define BACKOFF_MAX_MS 1000
 #define CONNECT_TIMEOUT_US 2000000
 #define DEAD_US 2000000
+
+/* About a megabyte: what a socket keeps for a process that does not read. */
+#define DATAGRAMS_WAITING_MAX 700
 
 static void connect_due(struct world *world, struct happening *happening);
 
@@ -292,6 +297,50 @@ void network_send(struct world *world, struct sim_node *node, uint16_t shard, co
             send_frame(world, connection, frame.whole);
         }
     }
+}
+
+void network_deliver(struct world *world, uint16_t from, uint16_t to, struct span frame)
+{
+    struct sim_connection *connection = world->nodes[from].outgoing[0][to].connection;
+    if (connection != NULL && connection->up && !connection->cut)
+        send_bytes(world, connection, frame, false);
+}
+
+/* ---- datagrams ------------------------------------------------------------------------------------------ */
+
+static void datagram_arrives(struct world *world, struct happening *happening)
+{
+    struct sim_node *to = happening->object;
+    if (to->running && to->shard[0].inbox_count < DATAGRAMS_WAITING_MAX)
+        (void)shard_post(world, to, 0, EVENT_DATAGRAM, buf_span(&happening->bytes));
+}
+
+static void send_datagram(struct world *world, uint16_t from, uint16_t to, struct span bytes)
+{
+    uint64_t at_us = world->now_us + delay_us(world, from, to);
+    if (world->faults_on && world_chance(world, world->swarm.straggler))
+        at_us += world_draw(world, 0, world->swarm.straggler_us);
+    struct happening *happening = world_plan(world, at_us, datagram_arrives);
+    happening->object = &world->nodes[to];
+    buf_append_span(&happening->bytes, bytes);
+}
+
+/* Nothing keeps datagrams in order, and no partition makes them wait: they are lost. */
+void network_datagram(struct world *world, struct sim_node *node, const struct effect *effect)
+{
+    uint16_t to = world_node_index(world, effect->node);
+    assert(to < world->node_count && to != node->index);
+    world->totals.datagrams++;
+    if (effect->bytes.size > MESSAGE_DATAGRAM_BYTES_MAX)
+        world_fail(world, HISTORY_KEY_NONE, "%s sends a datagram of %zu bytes", node->name,
+                   effect->bytes.size);
+    if (blocked(world, node->index, to) || (world->faults_on && world_chance(world, world->swarm.loss))) {
+        world->totals.datagrams_lost++;
+        return;
+    }
+    send_datagram(world, node->index, to, effect->bytes);
+    if (world->faults_on && world_chance(world, world->swarm.duplicate))
+        send_datagram(world, node->index, to, effect->bytes);
 }
 
 /* ---- links ---------------------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* What was promised is on the disk.
  *
- * A replica never goes back: each row that it logs covers what it held of the key before.
+ * A replica never goes back: each row that it logs covers what it held of the key before. A row that was purged is no
+ * row lost: from then on nothing is promised of it.
  *
  * Invariant 5: when an acknowledgement or a read's answer leaves a node, the node's disk holds a version at least as
  * new; and every recovery brings back at least what the node ever told anybody. Invariant 1, directly: when a client
@@ -12,10 +13,11 @@
 #include <inttypes.h>
 
 #include "base/hash.h"
+#include "model/reserved.h"
 #include "sim/world.h"
 
 /* As the merge orders them: the value, then the override by the value it applies to and its own stamp. */
-static bool version_covers(struct world *world, uint32_t key, struct version held, struct version promised)
+bool oracle_covers(struct world *world, uint32_t key, struct version held, struct version promised)
 {
     int order = stamp_compare(held.value, promised.value);
     if (order != 0)
@@ -25,9 +27,9 @@ static bool version_covers(struct world *world, uint32_t key, struct version hel
     return order != 0 ? order > 0 : stamp_compare(held.override, promised.override) >= 0;
 }
 
-static void version_raise(struct world *world, uint32_t key, struct version *version, struct version seen)
+void oracle_version_raise(struct world *world, uint32_t key, struct version *version, struct version seen)
 {
-    if (version_covers(world, key, seen, *version))
+    if (oracle_covers(world, key, seen, *version))
         *version = seen;
 }
 
@@ -62,6 +64,18 @@ void oracle_log_append(struct world *world, struct sim_node *node, uint16_t shar
     struct log_entry entry;
     enum status status;
     while ((status = log_entry_next(&reader, &entry)) == STATUS_OK) {
+        if (entry.type == LOG_ENTRY_ERASE) {
+            oracle_purged(world, node, shard, &entry);
+            *row_add(&world->oracles, node->index) = (struct oracle_row){.shard = shard,
+                                                                         .purged = true,
+                                                                         .key = history_key_of(entry.key),
+                                                                         .sequence = sequence,
+                                                                         .version = entry.version};
+        } else if (entry.type == LOG_ENTRY_RESERVED) {
+            struct oracle_row hint = {.shard = shard, .hint = true, .sequence = sequence};
+            if (oracle_hint_logged(world, node, entry.key, entry.record, &hint))
+                *row_add(&world->oracles, node->index) = hint;
+        }
         if (entry.type != LOG_ENTRY_ROW)
             continue;
         uint32_t key = history_key_of(entry.key);
@@ -71,11 +85,13 @@ void oracle_log_append(struct world *world, struct sim_node *node, uint16_t shar
             return;
         struct oracle_replica *replica = &world->oracles.replica[node->index][key];
         struct version version = record_version(&record);
-        if (!version_covers(world, key, version, replica->held)) {
+        if (!world->damage_expected && !oracle_covers(world, key, version, replica->held)) {
             char text[2 * STAMP_TEXT_BYTES_MAX + 32];
             format_versions(replica->held, version, text);
             world_fail(world, key, "went back: %s held key %u at %s", node->name, key, text);
         }
+        oracle_came_back(world, node, shard, key, version);
+        world->oracles.rows_logged++;
         replica->held = version;
         *row_add(&world->oracles, node->index) =
             (struct oracle_row){.shard = shard, .key = key, .sequence = sequence, .version = version};
@@ -99,8 +115,16 @@ void oracle_log_durable(struct world *world, struct sim_node *node, uint16_t sha
             continue;
         }
         struct oracle_replica *replica = &oracles->replica[node->index][rows[i].key];
-        version_raise(world, rows[i].key, &replica->durable, rows[i].version);
-        version_raise(world, rows[i].key, &replica->ever, rows[i].version);
+        if (rows[i].hint) {
+            oracle_version_raise(world, rows[i].key, &replica->hinted, rows[i].version);
+            continue;
+        }
+        if (rows[i].purged) {
+            replica->durable = (struct version){0};
+            continue;
+        }
+        oracle_version_raise(world, rows[i].key, &replica->durable, rows[i].version);
+        oracle_version_raise(world, rows[i].key, &replica->ever, rows[i].version);
     }
     oracles->row_count[node->index] = kept;
 }
@@ -118,7 +142,8 @@ void oracle_row_cold(struct world *world, struct sim_node *node, struct span nam
     }
     struct oracle_replica *replica = &world->oracles.replica[node->index][key];
     struct version version = record_version(&record);
-    if (!node->recovering && !version_covers(world, key, replica->durable, version)) {
+    if (!node->recovering && !oracle_covers(world, key, replica->durable, version) &&
+        !oracle_covers(world, key, replica->purged, version)) {
         char text[2 * STAMP_TEXT_BYTES_MAX + 32];
         format_versions(version, replica->durable, text);
         world_fail(world, key, "flush: %s writes key %u at %s by its log", node->name, key, text);
@@ -149,7 +174,7 @@ static void recovered_row(struct world *world, struct sim_node *node, struct spa
         world_fail(world, key, "recovery: %s holds a row that nobody wrote", node->name);
         return;
     }
-    version_raise(world, key, &versions[key], record_version(&record));
+    oracle_version_raise(world, key, &versions[key], record_version(&record));
 }
 
 void oracle_node_recovered(struct world *world, struct sim_node *node)
@@ -160,6 +185,8 @@ void oracle_node_recovered(struct world *world, struct sim_node *node)
     memset(rows, 0, sizeof rows);
     for (uint32_t i = 0; i < node->disk.cold_count; i++) {
         struct span cold_key = buf_span(&node->disk.cold[i].key);
+        if (key_reserved(cold_key))
+            continue;
         struct span name =
             span_of(cold_key.data + COLD_KEY_PREFIX_BYTES, cold_key.size - COLD_KEY_PREFIX_BYTES);
         recovered_row(world, node, name, buf_span(&node->disk.cold[i].record), versions);
@@ -168,8 +195,15 @@ void oracle_node_recovered(struct world *world, struct sim_node *node)
         struct memtable_cursor cursor = {0};
         const struct memtable *memtable = shard_memtable(node->shard[shard].shard);
         const struct row *row;
-        while ((row = memtable_scan(memtable, &cursor)) != NULL)
-            recovered_row(world, node, row_key(row), row_record(row), rows);
+        while ((row = memtable_scan(memtable, &cursor)) != NULL) {
+            uint32_t key = history_key_of(row_key(row));
+            if (row_reserved(row))
+                continue;
+            if (row_erased(row) && key != HISTORY_KEY_NONE)
+                versions[key] = (struct version){0};
+            else
+                recovered_row(world, node, row_key(row), row_record(row), rows);
+        }
     }
     /* A row in memory hides its cold version: what it says is what the node will say. */
     for (uint32_t key = 0; key < HISTORY_KEYS_MAX; key++) {
@@ -178,14 +212,15 @@ void oracle_node_recovered(struct world *world, struct sim_node *node)
     }
     for (uint32_t key = 0; key < HISTORY_KEYS_MAX; key++) {
         struct oracle_replica *replica = &world->oracles.replica[node->index][key];
-        if (!world->damage_expected && !version_covers(world, key, versions[key], replica->promised)) {
+        if (!world->damage_expected && !oracle_covers(world, key, versions[key], replica->promised)) {
             char text[2 * STAMP_TEXT_BYTES_MAX + 32];
             format_versions(replica->promised, versions[key], text);
             world_fail(world, key, "recovery: %s had promised key %u at %s", node->name, key, text);
         }
         replica->durable = replica->held = versions[key];
-        version_raise(world, key, &replica->ever, versions[key]);
+        oracle_version_raise(world, key, &replica->ever, versions[key]);
     }
+    oracle_hints_recovered(world, node);
 }
 
 /* ---- frames --------------------------------------------------------------------------------------------- */
@@ -259,9 +294,17 @@ static void promised(struct world *world, struct sim_node *from, struct sim_node
     if (status != STATUS_OK && status != STATUS_QUARANTINED)
         return;
     struct oracle_replica *replica = &world->oracles.replica[from->index][key];
+    /* A fallback promises what it keeps for another. */
+    bool replicates =
+        ring_replicates(world->ring, oracle_key_slot(world, key), ring_node_index(world->ring, from->id));
+    if (!replicates && oracle_covers(world, key, replica->hinted, version))
+        return;
+    /* What it has purged since is promised no more. */
+    if (oracle_covers(world, key, replica->purged, version))
+        return;
     char text[2 * STAMP_TEXT_BYTES_MAX + 32];
-    version_raise(world, key, &replica->promised, version);
-    if (version_covers(world, key, replica->durable, version))
+    oracle_version_raise(world, key, &replica->promised, version);
+    if (oracle_covers(world, key, replica->durable, version))
         return;
     format_versions(version, replica->durable, text);
     world_fail(world, key, "durability: %s tells %s in %s of key %u at %s on its disk", from->name, to->name,
@@ -302,14 +345,20 @@ void oracle_frame_sent(struct world *world, struct sim_node *from, struct sim_no
 
 /* ---- acknowledged writes -------------------------------------------------------------------------------- */
 
-/* How many natural replicas of the key have had this version of its value, or a newer one, on their disks. */
-static uint32_t count_holders(struct world *world, uint32_t key, struct stamp stamp)
+uint16_t oracle_key_slot(struct world *world, uint32_t key)
 {
     struct buf name;
     buf_init(&name, &world->alloc);
     history_key_name(key, &name);
     uint16_t slot = key_slot(buf_span(&name));
     buf_free(&name);
+    return slot;
+}
+
+/* How many natural replicas of the key have had this version of its value, or a newer one, on their disks. */
+static uint32_t count_holders(struct world *world, uint32_t key, struct stamp stamp)
+{
+    uint16_t slot = oracle_key_slot(world, key);
     uint32_t holders = 0;
     for (uint16_t i = 0; i < world->node_count && !stamp_none(stamp); i++) {
         uint16_t index = ring_node_index(world->ring, world->nodes[i].id);
@@ -322,7 +371,7 @@ static uint32_t count_holders(struct world *world, uint32_t key, struct stamp st
 void oracle_write_acked(struct world *world, const struct history_op *op)
 {
     struct oracles *oracles = &world->oracles;
-    if (op->kind != HISTORY_SET)
+    if (op->kind != HISTORY_SET || op->sloppy)
         return;
     struct stamp stamp = {0};
     if (op->value < oracles->value_capacity)
@@ -338,7 +387,7 @@ void oracle_read_answered(struct world *world, const struct history_op *op)
 {
     struct oracles *oracles = &world->oracles;
     uint32_t n = world->ring->replicas;
-    if (op->value == VALUE_ABSENT || op->value >= oracles->value_capacity || 2u * op->r <= n)
+    if (op->sloppy || op->value == VALUE_ABSENT || op->value >= oracles->value_capacity || 2u * op->r <= n)
         return;
     uint32_t holders = count_holders(world, op->key, oracles->values[op->value].lowest);
     if (holders < n - op->r + 1)

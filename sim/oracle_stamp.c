@@ -2,6 +2,7 @@
  *
  * Invariant 4: no stamp is made twice for one key. Every record that any node ever put on the wire or into its log is
  * looked at, over all restarts: a stamp seen before for the key, in either register, must stand for the same content.
+ * Stricter than that: two runs from one disk make no time twice, although their stamps differ by the run anyway.
  *
  * Invariant 3: the merge is commutative, associative and idempotent, byte for byte, on records that this run made. */
 #include <assert.h>
@@ -27,6 +28,7 @@ void oracles_free(struct oracles *oracles)
     for (uint32_t i = 0; i < ORACLE_NODES_MAX; i++)
         alloc_put(oracles->alloc, oracles->rows[i], oracles->row_capacity[i] * sizeof(struct oracle_row));
     alloc_put(oracles->alloc, oracles->stamps, oracles->stamp_capacity * sizeof *oracles->stamps);
+    alloc_put(oracles->alloc, oracles->runs, oracles->run_capacity * sizeof *oracles->runs);
     alloc_put(oracles->alloc, oracles->exchanges, oracles->exchange_capacity * sizeof *oracles->exchanges);
     alloc_put(oracles->alloc, oracles->values, oracles->value_capacity * sizeof *oracles->values);
 }
@@ -55,9 +57,33 @@ static void stamps_grow(struct oracles *oracles)
     alloc_put(oracles->alloc, old, capacity_old * sizeof *old);
 }
 
-static uint64_t stamp_id(uint32_t key, struct stamp stamp)
+void oracle_run(struct world *world, uint64_t id, uint64_t origin)
 {
-    return hash_mix_u64(stamp.time ^ hash_mix_u64(stamp.actor + key)) | 1;
+    struct oracles *oracles = &world->oracles;
+    if (oracles->run_count == oracles->run_capacity) {
+        uint32_t capacity = oracles->run_capacity == 0 ? 16 : 2 * oracles->run_capacity;
+        oracles->runs =
+            alloc_resize(oracles->alloc, oracles->runs, oracles->run_capacity * sizeof *oracles->runs,
+                         capacity * sizeof *oracles->runs);
+        assert(oracles->runs != NULL);
+        oracles->run_capacity = capacity;
+    }
+    oracles->runs[oracles->run_count++] = (struct oracle_run){.id = id, .origin = origin};
+}
+
+/* The newest runs make most stamps. */
+static uint64_t origin_of(const struct oracles *oracles, uint64_t actor)
+{
+    for (uint32_t i = oracles->run_count; i > 0; i--) {
+        if (oracles->runs[i - 1].id == actor)
+            return oracles->runs[i - 1].origin;
+    }
+    return actor;
+}
+
+static uint64_t stamp_id(const struct oracles *oracles, uint32_t key, struct stamp stamp)
+{
+    return hash_mix_u64(stamp.time ^ hash_mix_u64(origin_of(oracles, stamp.actor) + key)) | 1;
 }
 
 struct stamp oracle_override_applies_to(struct world *world, uint32_t key, struct stamp override)
@@ -65,7 +91,7 @@ struct stamp oracle_override_applies_to(struct world *world, uint32_t key, struc
     struct oracles *oracles = &world->oracles;
     if (stamp_none(override) || oracles->stamp_capacity == 0)
         return (struct stamp){0};
-    return stamp_place(oracles, stamp_id(key, override))->applies_to;
+    return stamp_place(oracles, stamp_id(oracles, key, override))->applies_to;
 }
 
 static void stamp_seen(struct world *world, uint32_t key, struct stamp stamp, uint64_t content,
@@ -74,7 +100,7 @@ static void stamp_seen(struct world *world, uint32_t key, struct stamp stamp, ui
     struct oracles *oracles = &world->oracles;
     if (2 * (oracles->stamp_count + 1) > oracles->stamp_capacity)
         stamps_grow(oracles);
-    uint64_t id = stamp_id(key, stamp);
+    uint64_t id = stamp_id(oracles, key, stamp);
     struct oracle_stamp *place = stamp_place(oracles, id);
     if (place->key == 0) {
         *place = (struct oracle_stamp){.key = id, .content = content, .applies_to = applies_to};

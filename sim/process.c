@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <inttypes.h>
 
+#include "model/reserved.h"
 #include "sim/world.h"
 
 uint64_t node_wall_ms(const struct world *world, const struct sim_node *node)
@@ -40,35 +41,73 @@ struct recovery {
     struct sim_node *node;
 };
 
-static enum status skip_row(void *context, uint16_t slot, struct span key, struct span record)
+static enum status recover_entry(const struct recovery *recovery, const struct log_entry *entry)
 {
-    (void)context;
-    (void)slot;
-    (void)key;
-    (void)record;
-    return STATUS_OK;
+    struct sim_node *node = recovery->node;
+    struct shard *shard = node->shard[slot_shard(entry->slot, node->shards)].shard;
+    if (entry->type == LOG_ENTRY_RESERVED)
+        return shard_recover_reserved(shard, entry->slot, entry->key, entry->record);
+    if (entry->type == LOG_ENTRY_ERASE)
+        return shard_recover_erase(shard, entry->slot, entry->key, entry->version);
+    return shard_recover_row(shard, entry->key, entry->record);
 }
 
-static enum status recover_row(void *context, uint16_t slot, struct span key, struct span record)
+static enum status recover_with_room(const struct recovery *recovery, const struct log_entry *entry)
 {
-    const struct recovery *recovery = context;
     struct sim_node *node = recovery->node;
-    struct shard *shard = node->shard[slot_shard(slot, node->shards)].shard;
+    struct shard *shard = node->shard[slot_shard(entry->slot, node->shards)].shard;
     recovery->world->totals.recovered_rows++;
-    enum status status = shard_recover_row(shard, key, record);
+    enum status status = recover_entry(recovery, entry);
     for (int tries = 0; status == STATUS_OVERLOADED && tries < 100; tries++) {
         struct flush_job *job = shard_recover_freeze(shard);
         if (job != NULL) {
             storage_ingest(recovery->world, node, job);
             shard_recover_flushed(shard);
         }
-        status = shard_recover_row(shard, key, record);
+        status = recover_entry(recovery, entry);
     }
     return status;
 }
 
-static enum status scan_log(struct world *world, struct sim_node *node, const struct meta *meta,
-                            enum status (*row)(void *, uint16_t, struct span, struct span),
+static enum status recover_row(void *context, uint16_t slot, struct span key, struct span record)
+{
+    struct log_entry entry = {.type = LOG_ENTRY_ROW, .slot = slot, .key = key, .record = record};
+    return recover_with_room(context, &entry);
+}
+
+static enum status recover_reserved(void *context, uint16_t slot, struct span key, struct span record)
+{
+    struct log_entry entry = {.type = LOG_ENTRY_RESERVED, .slot = slot, .key = key, .record = record};
+    return recover_with_room(context, &entry);
+}
+
+static enum status recover_erase(void *context, uint16_t slot, struct span key, struct version version)
+{
+    struct log_entry entry = {.type = LOG_ENTRY_ERASE, .slot = slot, .key = key, .version = version};
+    return recover_with_room(context, &entry);
+}
+
+/* Hands the reserved rows of the cold tier to their shards. */
+static enum status recover_cold(struct sim_node *node)
+{
+    enum status status = STATUS_OK;
+    for (uint32_t i = 0; i < node->disk.cold_count && status == STATUS_OK; i++) {
+        struct span key = buf_span(&node->disk.cold[i].key);
+        uint16_t slot = 0;
+        if (!key_reserved(key))
+            continue;
+        status = reserved_key_slot(key, &slot);
+        for (uint16_t s = 0; s < node->shards && reserved_key_prefix(key) == RESERVED_TREE; s++)
+            shard_recover_trees_kept(node->shard[s].shard);
+        if (status == STATUS_OK)
+            status = shard_recover_cold(node->shard[slot_shard(slot, node->shards)].shard, key,
+                                        buf_span(&node->disk.cold[i].record));
+    }
+    return status;
+}
+
+/* replay: into the shards; else only the report is made. */
+static enum status scan_log(struct world *world, struct sim_node *node, const struct meta *meta, bool replay,
                             struct log_recovery_report *report)
 {
     uint32_t count = node->disk.file_count;
@@ -81,7 +120,9 @@ static enum status scan_log(struct world *world, struct sim_node *node, const st
     struct recovery recovery = {.world = world, .node = node};
     struct log_recovery_options options = {
         .identity = {.cluster_id = meta->cluster_id, .directory_id = meta->directory_id},
-        .row = row,
+        .row = replay ? recover_row : NULL,
+        .reserved = replay ? recover_reserved : NULL,
+        .erase = replay ? recover_erase : NULL,
         .context = &recovery,
     };
     enum status status = log_recover(&options, files, count, report);
@@ -111,14 +152,15 @@ static void judge(struct world *world, struct sim_node *node, struct meta *meta,
                   const struct log_recovery_report *report)
 {
     bool unsure = !meta->clean_stop && world->swarm.durability != SIM_DURABILITY_ALWAYS;
-    for (uint32_t slot = 0; report->damage_count > 0 && slot < SLOTS_COUNT; slot++) {
-        if (!slot_bitmap_test(report->quarantined, (uint16_t)slot))
+    bool all = node->disk.cold_noted;
+    for (uint32_t slot = 0; (report->damage_count > 0 || all) && slot < SLOTS_COUNT; slot++) {
+        if (!slot_bitmap_test(report->quarantined, (uint16_t)slot) && !all)
             continue;
         enum status status = meta_quarantine_set(meta, (uint16_t)slot);
         assert(status == STATUS_OK);
         (void)status;
     }
-    if (report->damage_count > 0 || report->torn_bytes > 0 || unsure)
+    if (report->damage_count > 0 || report->torn_bytes > 0 || unsure || all)
         meta->actor_id = prng_u64(&world->prng) | 1;
     world->totals.torn_tails += report->torn_bytes > 0;
     world->totals.damages += report->damage_count;
@@ -181,8 +223,8 @@ static void make_shards(struct world *world, struct sim_node *node, const struct
             .value_bytes_max = 64u << 10,
             .clock_skew_max_ms = world->swarm.clock_skew_max_ms,
             .request_timeout_ms = world->swarm.request_timeout_ms,
+            .healing = world->swarm.healing,
             .cold_empty = node->disk.cold_count == 0,
-            .cold_keys = node->disk.cold_count,
             .durability_always = world->swarm.durability == SIM_DURABILITY_ALWAYS,
             .durability = span_of_text("simulated"),
             .seed = prng_u64(&world->prng),
@@ -220,16 +262,22 @@ void node_start(struct world *world, struct sim_node *node)
     else
         status = meta_decode(buf_span(&node->disk.meta), &meta);
     assert(status == STATUS_OK);
-    status = scan_log(world, node, &meta, skip_row, report);
+    status = scan_log(world, node, &meta, false, report);
     assert(status == STATUS_OK);
     judge(world, node, &meta, report);
     meta.clean_stop = false;
     meta.shards = node->shards;
+    meta_run_begin(&meta, prng_u64(&world->prng) | 1);
+    oracle_run(world, meta.run.id, meta.actor_id ^ node->disk_life);
     save_meta(node, &meta);
+    if (node->disk.cold_noted)
+        disk_cold_discard(&node->disk);
     adopt_log(node, report);
     make_shards(world, node, &meta, report->bounds);
     node->recovering = true;
-    status = scan_log(world, node, &meta, recover_row, report);
+    status = recover_cold(node);
+    if (status == STATUS_OK)
+        status = scan_log(world, node, &meta, true, report);
     node->recovering = false;
     if (status != STATUS_OK)
         world_fail(world, HISTORY_KEY_NONE, "%s cannot recover: %s", node->name, status_text(status));
@@ -261,6 +309,31 @@ void totals_add_shards(struct world *world, struct sim_node *node)
         totals->deadline_drops += counters->deadline_drops;
         totals->stale_epochs += counters->stale_epochs;
         totals->hedges += counters->hedges;
+        const struct swim *swim = shard_gossip(node->shard[i].shard);
+        if (swim != NULL) {
+            totals->suspicions += swim->counters.suspicions;
+            totals->deaths += swim->counters.deaths;
+            totals->refutations += swim->counters.refutations;
+        }
+        totals->hedges_won += counters->hedges_won;
+        totals->hedges_refused += counters->hedges_refused;
+        totals->read_probes += counters->read_probes;
+        struct shard_healing_state healing = shard_healing_state(node->shard[i].shard);
+        totals->hints_stored += healing.hints_stored;
+        totals->hints_replayed += healing.hints_replayed;
+        totals->hints_converted += healing.hints_converted;
+        totals->hints_discarded += healing.hints_discarded;
+        totals->exchanges += healing.exchanges;
+        totals->exchanges_failed += healing.exchanges_failed;
+        totals->records_sent += healing.records_sent;
+        totals->records_received += healing.records_received;
+        totals->rescans += healing.rescans;
+        totals->leaves_wrong += healing.leaves_wrong;
+        totals->purged += healing.purged;
+        totals->worlds_purged = totals->purged > 0;
+        totals->floor_refusals += healing.floor_refusals;
+        totals->slots_healed += healing.slots_healed;
+        oracle_trees(world, node, i);
         totals->evictions += memtable_counters(shard_memtable(node->shard[i].shard))->evictions;
     }
 }
@@ -276,10 +349,12 @@ static void end_process(struct world *world, struct sim_node *node, bool at_once
     clients_node_gone(world, node);
     network_node_gone(world, node, at_once);
     oracle_node_gone(world, node);
+    oracle_liveness_gone(world, node);
     logger_free(world, node);
     for (uint16_t i = 0; i < node->shards; i++) {
         struct sim_shard *shard = &node->shard[i];
         shard_inbox_free(world, shard);
+        storage_scans_free(world, shard);
         shard_free(shard->shard);
         effects_free(&shard->effects);
         *shard = (struct sim_shard){.turn_at_us = UINT64_MAX};
@@ -334,6 +409,46 @@ void node_wipe(struct world *world, struct sim_node *node)
         world->wiped_count++;
     node->wiped = true;
     world->totals.wipes++;
+}
+
+void node_copy_disk(struct world *world, struct sim_node *node)
+{
+    world_say(world, HISTORY_KEY_NONE, "%s: its disk is copied", node->name);
+    disk_copy(&node->copy, &node->disk);
+}
+
+bool node_copy_is_known_old(struct world *world, const struct sim_node *node)
+{
+    struct meta copy;
+    meta_init(&copy, &world->alloc);
+    bool old = node->copy.meta.size > 0 && meta_decode(buf_span(&node->copy.meta), &copy) == STATUS_OK;
+    meta_run_begin(&copy, UINT64_MAX);
+    for (uint16_t i = 0; i < world->node_count && old; i++) {
+        if (i == node->index)
+            continue;
+        struct meta meta;
+        meta_init(&meta, &world->alloc);
+        old = world->nodes[i].disk.meta.size > 0 &&
+              meta_decode(buf_span(&world->nodes[i].disk.meta), &meta) == STATUS_OK;
+        const struct meta_member *member = old ? meta_member_find(&meta, node->id) : NULL;
+        old = member != NULL && !meta_member_current(member, meta_known_as(&copy), copy.run);
+        meta_free(&meta);
+    }
+    meta_free(&copy);
+    return old;
+}
+
+void node_put_back(struct world *world, struct sim_node *node)
+{
+    assert(!node->running && node->copy.meta.size > 0);
+    world_say(world, HISTORY_KEY_NONE, "%s: an OLDER DISK is put back", node->name);
+    disk_copy(&node->disk, &node->copy);
+    oracle_node_wiped(world, node);
+    node->disk_life = prng_u64(&world->prng);
+    if (!node->wiped)
+        world->wiped_count++;
+    node->wiped = true;
+    world->totals.older_disks++;
 }
 
 void node_pause(struct world *world, struct sim_node *node, uint64_t us)

@@ -55,6 +55,26 @@ void scenario_partial_write_then_two_reads(struct world *world)
                       "R + W > N reads what was written");
 }
 
+/* n2's log stalls, so that its answer to n1's first request finds n1 restarted and waiting for its first request. */
+void scenario_answer_to_an_earlier_process(struct world *world)
+{
+    struct sim_node *n1 = &world->nodes[0];
+    script_start(world);
+    node_crash(world, &world->nodes[2], false);
+    for (uint32_t round = 0; round < 24 && !world->failed; round++) {
+        world->nodes[1].slow_until_us = world->now_us + 4000000;
+        (void)script_set_begin(world, 0, round % world->swarm.keys, 2, 1000);
+        world_run_for(world, 20000);
+        node_crash(world, n1, false);
+        node_start(world, n1);
+        world_run_for(world, 1500000);
+    }
+    world->nodes[1].slow_until_us = 0;
+    script_start(world);
+    script_settle(world);
+    script_expect(world, script_set(world, 0, 0, 3).outcome == HISTORY_DONE, "all three serve again");
+}
+
 /* The path from n1 to n3 stalls: what arrives seconds later must not be applied. */
 void scenario_late_write_back(struct world *world)
 {

@@ -3,6 +3,9 @@
 
 #include <inttypes.h>
 
+#include "repair/hints.h"
+#include "sim/history.h"
+
 static uint64_t draw(struct prng *prng, uint64_t least, uint64_t most)
 {
     return most <= least ? least : least + prng_below(prng, most - least + 1);
@@ -27,10 +30,24 @@ static void draw_cluster(struct swarm *swarm, struct prng *prng)
     swarm->durability = SIM_DURABILITY_ALWAYS;
     if (one_in(prng, 6))
         swarm->durability = one_in(prng, 2) ? SIM_DURABILITY_INTERVAL : SIM_DURABILITY_OS;
-    swarm->memory_bytes = UINT64_C(8) << 20;
+    swarm->memory_bytes = UINT64_C(16) << 20;
     swarm->log_segment_bytes = one_in(prng, 2) ? UINT64_C(32) << 10 : draw(prng, 8 << 10, 64 << 10);
     swarm->clock_skew_max_ms = 500;
     swarm->request_timeout_ms = one_in(prng, 3) ? 1000 : (uint32_t)draw(prng, 100, 500);
+}
+
+/* Everything heals within the seconds that a run lasts: purge waits for request_timeout_max and twice the skew. */
+static void draw_healing(struct swarm *swarm, struct prng *prng)
+{
+    swarm->healing = shard_healing_default();
+    swarm->healing.hints = !one_in(prng, 6);
+    swarm->healing.repair = !one_in(prng, 6);
+    swarm->healing.request_timeout_max_ms = 2000;
+    swarm->healing.repair_interval_ms = (uint32_t)draw(prng, 4000, one_in(prng, 3) ? 20000 : 9000);
+    swarm->healing.rescan_interval_ms = one_in(prng, 4) ? (uint32_t)draw(prng, 20000, 100000) : 86400000;
+    swarm->healing.repair_bytes_per_s = one_in(prng, 4) ? draw(prng, 20000, 200000) : UINT64_C(32) << 20;
+    swarm->healing.hint_bytes_per_s = one_in(prng, 4) ? draw(prng, 1000, 20000) : UINT64_C(16) << 20;
+    swarm->healing.hint_bytes_max = one_in(prng, 4) ? draw(prng, 200, 5000) : HINT_BYTES_MAX_DEFAULT;
 }
 
 static void draw_work(struct swarm *swarm, struct prng *prng)
@@ -45,13 +62,15 @@ static void draw_work(struct swarm *swarm, struct prng *prng)
     swarm->think_us_max = one_in(prng, 6) ? 0 : draw(prng, 10000, 150000);
     swarm->ttl = one_in(prng, 3);
     swarm->weak = one_in(prng, 3);
+    swarm->sloppy = swarm->healing.hints && one_in(prng, 4);
+    swarm->deletes = one_in(prng, 2) ? (uint32_t)draw(prng, 200000, 600000) : 150000;
     swarm->reads = (uint32_t)draw(prng, 200000, 700000);
     swarm->client_leaves = one_in(prng, 2) ? (uint32_t)draw(prng, 1000, 30000) : 0;
     /* Little memory: rows go cold, are evicted and read again, and writes are refused for want of room. */
     if (one_in(prng, 4)) {
-        swarm->keys = (uint16_t)draw(prng, 20, 48);
+        swarm->keys = (uint16_t)draw(prng, 20, HISTORY_KEYS_MAX);
         swarm->value_bytes_max = (uint32_t)draw(prng, 2000, 8000);
-        swarm->row_bytes = draw(prng, 48, 160) << 10;
+        swarm->row_bytes = draw(prng, 56, 168) << 10;
     }
 }
 
@@ -79,7 +98,11 @@ static void draw_machines(struct swarm *swarm, struct prng *prng)
     swarm->down_us = one_in(prng, 2) ? draw(prng, 100, 20000) : draw(prng, 20000, 800000);
     swarm->pause_every_us = one_in(prng, 3) ? draw(prng, 200000, 2000000) : 0;
     swarm->pause_us = draw(prng, 10000, 1200000);
-    swarm->wipe = one_in(prng, 8) && swarm->replicas >= 3;
+    /* One disk at most is lost. */
+    bool loses_disk = one_in(prng, 5) && swarm->replicas >= 3;
+    swarm->wipe = loses_disk && one_in(prng, 2);
+    swarm->older_disk = loses_disk && !swarm->wipe;
+    swarm->left_dead = one_in(prng, 3) ? 1000000 : 0;
     swarm->turn_delay_us = one_in(prng, 3) ? draw(prng, 100, 5000) : 20;
     swarm->clock_offset_us = one_in(prng, 2) ? 0 : draw(prng, 1000, one_in(prng, 3) ? 600000 : 120000);
     swarm->clock_drift_ppm = one_in(prng, 2) ? 0 : draw(prng, 10, 5000);
@@ -108,14 +131,35 @@ static void draw_disks(struct swarm *swarm, struct prng *prng)
     swarm->disk_crash.garbled = (uint32_t)draw(prng, 0, 300000);
 }
 
+/* A node that lost its disk looks at every slot of its own and of the others: at the slowest reads for half an hour. */
+static void limit_reads(struct swarm *swarm)
+{
+    if ((swarm->wipe || swarm->older_disk || swarm->cold_read_fails > 0) && swarm->cold_read_us > 1000)
+        swarm->cold_read_us = 1000;
+}
+
+/* Long enough for gossip to declare nodes dead, and then to be wrong about it. */
+static void draw_outages(struct swarm *swarm, struct prng *prng)
+{
+    if (!one_in(prng, 10))
+        return;
+    swarm->partition_us = draw(prng, 2000000, 6000000);
+    swarm->pause_us = draw(prng, 2000000, 6000000);
+    swarm->down_us = draw(prng, 1000000, 6000000);
+    swarm->think_us_max = draw(prng, 150000, 400000);
+}
+
 void swarm_draw(struct swarm *swarm, struct prng *prng)
 {
     *swarm = (struct swarm){0};
     draw_cluster(swarm, prng);
+    draw_healing(swarm, prng);
     draw_work(swarm, prng);
     draw_network(swarm, prng);
     draw_machines(swarm, prng);
     draw_disks(swarm, prng);
+    limit_reads(swarm);
+    draw_outages(swarm, prng); /* last, so that nothing else depends on it */
 }
 
 void swarm_calm(struct swarm *swarm, uint16_t nodes, uint8_t replicas, uint16_t shards)
@@ -125,12 +169,13 @@ void swarm_calm(struct swarm *swarm, uint16_t nodes, uint8_t replicas, uint16_t 
         .replicas = replicas,
         .shards = {shards, shards, shards, shards, shards},
         .durability = SIM_DURABILITY_ALWAYS,
-        .memory_bytes = UINT64_C(8) << 20,
+        .memory_bytes = UINT64_C(16) << 20,
         .log_segment_bytes = UINT64_C(32) << 10,
         .clock_skew_max_ms = 500,
         .request_timeout_ms = 1000,
         .keys = 8,
         .value_bytes_max = 32,
+        .deletes = 150000,
         .pipeline_max = 1,
         .delay_us = 200,
         .turn_delay_us = 20,
@@ -139,7 +184,12 @@ void swarm_calm(struct swarm *swarm, uint16_t nodes, uint8_t replicas, uint16_t 
         .cold_read_us = 100,
         .flush_us = 1000,
         .down_us = 10000,
+        .healing = shard_healing_default(),
     };
+    swarm->healing.request_timeout_max_ms = 2000;
+    /* Scenarios are about one thing: those about healing turn it on. */
+    swarm->healing.hints = false;
+    swarm->healing.repair = false;
 }
 
 void swarm_format(const struct swarm *swarm, struct buf *text)
@@ -150,10 +200,11 @@ void swarm_format(const struct swarm *swarm, struct buf *text)
         swarm->nodes, swarm->replicas, swarm->shards[0], swarm->shards_change ? " changing" : "",
         durability[swarm->durability], (swarm->row_bytes ? swarm->row_bytes : swarm->memory_bytes) >> 10,
         swarm->clients, swarm->keys, swarm->operations);
-    buf_append_format(
-        text, ", loss %u%%, %s%s%s%s%s%s%s%s", swarm->loss / 10000,
-        swarm->partition_every_us ? "partitions, " : "", swarm->break_every_us ? "breaks, " : "",
-        swarm->crash_every_us ? "crashes, " : "", swarm->pause_every_us ? "pauses, " : "",
-        swarm->clock_step_every_us ? "clock steps, " : "", swarm->full_every_us ? "full disks, " : "",
-        swarm->slow_every_us ? "slow disks, " : "", swarm->wipe ? "a wiped disk, " : "");
+    buf_append_format(text, ", loss %u%%, %s%s%s%s%s%s%s%s%s", swarm->loss / 10000,
+                      swarm->partition_every_us ? "partitions, " : "",
+                      swarm->break_every_us ? "breaks, " : "", swarm->crash_every_us ? "crashes, " : "",
+                      swarm->pause_every_us ? "pauses, " : "",
+                      swarm->clock_step_every_us ? "clock steps, " : "",
+                      swarm->full_every_us ? "full disks, " : "", swarm->slow_every_us ? "slow disks, " : "",
+                      swarm->wipe ? "a wiped disk, " : "", swarm->older_disk ? "an older disk, " : "");
 }

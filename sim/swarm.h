@@ -4,6 +4,7 @@
 #define RONDO_SIM_SWARM_H
 
 #include "base/prng.h"
+#include "shard/shard.h"
 #include "sim/disk.h"
 
 enum sim_durability {
@@ -25,6 +26,7 @@ struct swarm {
     uint64_t log_segment_bytes;
     uint32_t clock_skew_max_ms;
     uint32_t request_timeout_ms;
+    struct shard_healing healing;
 
     /* the work */
     uint16_t clients;
@@ -34,9 +36,11 @@ struct swarm {
     uint32_t value_bytes_max;
     uint32_t pipeline_max;
     uint64_t think_us_max;
-    bool ttl;       /* keys with expiries exist */
-    bool weak;      /* R and W below quorums are drawn too */
-    uint32_t reads; /* share of reads */
+    bool ttl;         /* keys with expiries exist */
+    bool weak;        /* R and W below quorums are drawn too */
+    bool sloppy;      /* some clients take fallbacks for replicas */
+    uint32_t reads;   /* share of reads */
+    uint32_t deletes; /* share of deletes among the rest */
     uint32_t client_leaves;
 
     /* the network */
@@ -60,6 +64,8 @@ struct swarm {
     uint64_t pause_every_us;
     uint64_t pause_us;
     bool wipe;
+    uint32_t left_dead;     /* when the faults end, a minority is not started again */
+    bool older_disk;        /* an older copy of a disk is put back */
     uint64_t turn_delay_us; /* how long a shard may take to get to its next turn */
 
     /* clocks */

@@ -65,6 +65,8 @@ static void perform(struct world *world, struct sim_node *node, uint16_t shard, 
 {
     digest(world, 100u + (uint64_t)effect->kind,
            effect->sequence ^ effect->ticket ^ effect->client ^ effect->node, effect->bytes);
+    if (effect->kind == EFFECT_COLD_SCAN)
+        digest(world, 100u + (uint64_t)effect->kind, effect->ticket, effect->end);
     switch (effect->kind) {
     case EFFECT_CLIENT_SEND:
         client_from_server(world, effect);
@@ -96,6 +98,15 @@ static void perform(struct world *world, struct sim_node *node, uint16_t shard, 
     case EFFECT_COLD_READ:
         storage_cold_read(world, node, shard, effect);
         break;
+    case EFFECT_COLD_SCAN:
+        storage_scan_open(world, node, shard, effect);
+        break;
+    case EFFECT_COLD_SCAN_NEXT:
+        storage_scan_next(world, node, shard, effect->ticket);
+        break;
+    case EFFECT_COLD_SCAN_STOP:
+        storage_scan_stop(world, node, shard, effect->ticket);
+        break;
     case EFFECT_FLUSH:
         storage_flush(world, node, shard, effect->job);
         break;
@@ -104,6 +115,9 @@ static void perform(struct world *world, struct sim_node *node, uint16_t shard, 
         break;
     case EFFECT_META_WRITE:
         storage_meta_write(world, node, effect);
+        break;
+    case EFFECT_DATAGRAM_SEND:
+        network_datagram(world, node, effect);
         break;
     case EFFECT_SAY:
         say_line(world, node, effect);
@@ -223,6 +237,9 @@ static void turn(struct world *world, struct sim_node *node, uint16_t number)
         return;
     }
     oracle_turn(world, node, number);
+    node->served |= shard_slot_serves(shard->shard, 0);
+    if (number == 0)
+        oracle_liveness_turn(world, node);
     uint64_t deadline_us = shard_next_deadline_us(shard->shard);
     if (deadline_us == UINT64_MAX)
         return;

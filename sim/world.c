@@ -172,6 +172,7 @@ static void node_init(struct world *world, uint16_t index)
     node->id = ring_node_id(span_of_text(node->name));
     node->shards = world->swarm.shards[index];
     disk_init(&node->disk, &world->alloc);
+    disk_init(&node->copy, &world->alloc);
     buf_init(&node->meta_bytes, &world->alloc);
     int64_t offset = (int64_t)world_draw(world, 0, 2 * world->swarm.clock_offset_us) -
                      (int64_t)world->swarm.clock_offset_us;
@@ -200,6 +201,7 @@ void world_free(struct world *world)
         if (world->nodes[i].running)
             node_crash(world, &world->nodes[i], false);
         disk_free(&world->nodes[i].disk);
+        disk_free(&world->nodes[i].copy);
         buf_free(&world->nodes[i].meta_bytes);
     }
     ring_free(world->ring_made);
@@ -262,9 +264,33 @@ void world_say(struct world *world, uint32_t key, const char *format, ...)
 #define FAULTS_US_MAX UINT64_C(20000000)
 #define LOOK_US 20000
 
+/* Sometimes a minority of the replicas stays dead for good: the rest must get along. Not where a disk was lost or read
+ * wrongly: what it held is rebuilt from all the others. */
+static void leave_some_dead(struct world *world)
+{
+    uint16_t most = (uint16_t)((world->ring->replicas - 1) / 2);
+    for (uint16_t i = 0; i < world->node_count; i++) {
+        if (!world->nodes[i].served)
+            most = 0; /* it may need whoever is left dead to be told that it is new */
+    }
+    if (most == 0 || world->wiped_count > 0 || world->swarm.cold_read_fails > 0 ||
+        !world_chance(world, world->swarm.left_dead))
+        return;
+    for (uint64_t left = world_draw(world, 1, most); left > 0; left--) {
+        struct sim_node *node = &world->nodes[world_draw(world, 0, world->node_count - 1u)];
+        node->dead_for_good = true;
+        world->oracles.nobody_dies = false;
+        if (node->running)
+            node_crash(world, node, false);
+        world_say(world, HISTORY_KEY_NONE, "%s is left dead for good", node->name);
+        world->totals.left_dead++;
+    }
+}
+
 static void heal(struct world *world)
 {
     world->faults_on = false;
+    leave_some_dead(world);
     network_heal(world);
     world_say(world, HISTORY_KEY_NONE, "HEALED: network, disks, clocks; everybody is started");
     for (uint16_t i = 0; i < world->node_count; i++) {
@@ -273,7 +299,7 @@ static void heal(struct world *world)
         node->slow_until_us = 0;
         node->full = false;
         node_clock_set(world, node, 0, 0);
-        if (!node->running)
+        if (!node->running && !node->dead_for_good)
             node_start(world, node);
     }
 }
@@ -289,8 +315,19 @@ static uint64_t grace_us(const struct world *world)
     return grace;
 }
 
+/* After the healing gossip finds everybody again: a coordinator asks nobody that it holds dead. */
+static void check_alive(struct world *world, uint64_t until_us)
+{
+    while (!world->failed && !oracle_all_alive(world) && world->now_us < until_us)
+        world_run_for(world, LOOK_US);
+    if (!world->failed && !oracle_all_alive(world))
+        world_fail(world, HISTORY_KEY_NONE, "gossip: not all are alive %" PRIu64 " ms after the healing",
+                   oracle_liveness_bound_us(world) / 1000);
+}
+
 /* Asks the client for every key of the list and drops those that were answered. Returns how many are left. */
-static uint32_t ask_keys(struct world *world, struct sim_client *client, uint32_t *keys, uint32_t count)
+static uint32_t ask_keys(struct world *world, struct sim_client *client, uint32_t *keys, uint32_t count,
+                         bool write)
 {
     uint32_t first[HISTORY_KEYS_MAX];
     for (uint32_t i = 0; i < count; i++) {
@@ -299,7 +336,7 @@ static uint32_t ask_keys(struct world *world, struct sim_client *client, uint32_
         client_issue(world, client, &plan);
         plan.kind = HISTORY_SET;
         plan.value_bytes = 16;
-        if (keys[i] % world->node_count == client->node)
+        if (write && keys[i] % world->node_count == client->node)
             client_issue(world, client, &plan);
         client_send(world, client);
         while (client->commands_count > SIM_PIPELINE_MAX / 2 && !world->failed)
@@ -321,32 +358,49 @@ static uint32_t ask_keys(struct world *world, struct sim_client *client, uint32_
 /* Long enough for the slowest disk and network of a swarm. */
 #define LIVENESS_TIMEOUT_MS 2000
 
+/* A node answers for every key, and (write) takes writes. */
+static void check_answers(struct world *world, uint16_t node, bool write)
+{
+    uint8_t quorum = (uint8_t)(world->ring->replicas / 2 + 1);
+    uint16_t shard = (uint16_t)world_draw(world, 0, world->nodes[node].shards - 1u);
+    struct sim_client *client = client_open(world, node, shard);
+    client_issue_consistency(world, client, quorum, quorum, LIVENESS_TIMEOUT_MS);
+    uint32_t keys[HISTORY_KEYS_MAX];
+    uint32_t left = world->swarm.keys;
+    for (uint32_t key = 0; key < left; key++)
+        keys[key] = key;
+    uint32_t tries = world->swarm.row_bytes != 0 ? LITTLE_MEMORY_TRIES : 1;
+    for (uint32_t k = 0; k < tries && left > 0 && !world->failed; k++) {
+        client->checked = k + 1 == tries;
+        left = ask_keys(world, client, keys, left, write);
+        world_run_for(world, 50000);
+    }
+    if (!world->failed)
+        client_close(world, client);
+}
+
 /* After the healing every node answers for every key. */
 static void check_liveness(struct world *world)
 {
-    uint8_t quorum = (uint8_t)(world->ring->replicas / 2 + 1);
     for (uint16_t i = 0; i < world->node_count && !world->failed; i++) {
-        uint16_t shard = (uint16_t)world_draw(world, 0, world->nodes[i].shards - 1u);
-        struct sim_client *client = client_open(world, i, shard);
-        client_issue_consistency(world, client, quorum, quorum, LIVENESS_TIMEOUT_MS);
-        uint32_t keys[HISTORY_KEYS_MAX];
-        uint32_t left = world->swarm.keys;
-        for (uint32_t key = 0; key < left; key++)
-            keys[key] = key;
-        uint32_t tries = world->swarm.row_bytes != 0 ? LITTLE_MEMORY_TRIES : 1;
-        for (uint32_t k = 0; k < tries && left > 0 && !world->failed; k++) {
-            client->checked = k + 1 == tries;
-            left = ask_keys(world, client, keys, left);
-            world_run_for(world, 50000);
-        }
-        if (!world->failed)
-            client_close(world, client);
+        if (world->nodes[i].running)
+            check_answers(world, i, true);
     }
+}
+
+/* Once everything has healed and the dead are purged: what is read now is judged with all that was ever answered. */
+static void check_after_healing(struct world *world)
+{
+    uint16_t node = (uint16_t)world_draw(world, 0, world->node_count - 1u);
+    while (!world->nodes[node].running)
+        node = (uint16_t)((node + 1u) % world->node_count);
+    check_answers(world, node, false);
 }
 
 void world_run_swarm(struct world *world)
 {
     world->faults_on = true;
+    world->oracles.nobody_dies = oracle_nobody_dies(&world->swarm);
     for (uint16_t i = 0; i < world->node_count; i++)
         node_start(world, &world->nodes[i]);
     clients_start(world);
@@ -355,11 +409,21 @@ void world_run_swarm(struct world *world)
         world_run_for(world, LOOK_US);
     if (!world->failed)
         heal(world);
+    uint64_t alive_us = world->now_us + oracle_liveness_bound_us(world);
     world_run_for(world, grace_us(world));
+    check_alive(world, alive_us);
+    /* A slot that was found damaged takes all other replicas to rebuild, and answers for nothing until then. */
+    if (!world->failed && world->swarm.cold_read_fails > 0)
+        oracle_converge(world);
     if (!world->failed)
         check_liveness(world);
     if (!world->failed)
         world_run_for(world, 2 * (uint64_t)LIVENESS_TIMEOUT_MS * 1000);
+    if (!world->failed)
+        oracle_converge(world);
+    world->totals.worlds_converged += !world->failed && world->swarm.healing.repair;
+    if (!world->failed)
+        check_after_healing(world);
     if (!world->failed)
         oracle_quiet(world);
     if (!world->failed)

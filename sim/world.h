@@ -62,6 +62,17 @@ struct sim_flush {
     bool ingested;
 };
 
+/* An open scan of the cold tier: a snapshot of its rows, as pages have them (store/cold_page.h). */
+struct sim_scan {
+    uint64_t ticket;
+    uint64_t serial; /* of all scans of the shard */
+    struct buf rows;
+    size_t told;  /* bytes of them that the shard has got */
+    bool damaged; /* behind them */
+    bool waiting; /* for EFFECT_COLD_SCAN_NEXT */
+    struct sim_scan *next;
+};
+
 struct sim_shard {
     struct shard *shard;
     struct effects effects;
@@ -71,6 +82,8 @@ struct sim_shard {
     uint64_t turn_at_us;  /* when the next turn is due; UINT64_MAX = none planned */
     uint64_t turn_serial; /* only the newest planned turn happens */
     struct sim_flush flush;
+    struct sim_scan *scans;
+    uint64_t scan_serial;
 };
 
 /* A shard's batch that the log writer could not take yet. */
@@ -119,11 +132,16 @@ struct sim_node {
     uint64_t started_wall_ms;
     uint64_t directory_serial;
     bool wiped;
-    bool full; /* its disk has no room */
+    bool dead_for_good; /* nobody starts it again */
+    bool served;        /* its directory was accepted by the others */
+    uint64_t
+        disk_life; /* another one after an older disk was put back: what it makes again was made by another */
+    bool full;     /* its disk has no room */
     uint64_t slow_until_us;
     struct sim_shard shard[SIM_SHARDS_MAX];
     struct sim_log log;
     struct sim_disk disk;
+    struct sim_disk copy; /* of an earlier time */
     struct sim_outgoing outgoing[SIM_SHARDS_MAX][SIM_NODES_MAX];
     bool meta_pending;
     uint64_t meta_sequence;
@@ -193,6 +211,7 @@ struct sim_client {
     uint8_t w;
     uint32_t timeout_ms;
     bool consistency_sent;
+    bool sloppy;
     uint8_t depth;          /* of its pipeline */
     uint32_t budget;        /* operations still to issue */
     struct buf sending;     /* issued, not given to the network yet */
@@ -211,35 +230,62 @@ struct sim_client {
 /* ---- the world ------------------------------------------------------------------------------------------ */
 
 /* Counted over a run, and summed over runs: what shows that the runs exercise things. */
-#define TOTALS_MAP(X) \
-    X(requests)       \
-    X(acked)          \
-    X(reads)          \
-    X(unknown)        \
-    X(refused)        \
-    X(frames)         \
-    X(frames_lost)    \
-    X(crashes)        \
-    X(power_losses)   \
-    X(clean_stops)    \
-    X(recovered_rows) \
-    X(torn_tails)     \
-    X(damages)        \
-    X(failed_syncs)   \
-    X(wipes)          \
-    X(partitions)     \
-    X(pauses)         \
-    X(clock_steps)    \
-    X(flushes)        \
-    X(cold_reads)     \
-    X(evictions)      \
-    X(overloads)      \
-    X(restamps)       \
-    X(write_backs)    \
-    X(deadline_drops) \
-    X(stale_epochs)   \
-    X(hedges)         \
-    X(segments_freed)
+#define TOTALS_MAP(X)   \
+    X(requests)         \
+    X(acked)            \
+    X(reads)            \
+    X(unknown)          \
+    X(refused)          \
+    X(frames)           \
+    X(frames_lost)      \
+    X(datagrams)        \
+    X(datagrams_lost)   \
+    X(suspicions)       \
+    X(deaths)           \
+    X(refutations)      \
+    X(crashes)          \
+    X(power_losses)     \
+    X(clean_stops)      \
+    X(recovered_rows)   \
+    X(torn_tails)       \
+    X(damages)          \
+    X(failed_syncs)     \
+    X(wipes)            \
+    X(older_disks)      \
+    X(partitions)       \
+    X(pauses)           \
+    X(clock_steps)      \
+    X(flushes)          \
+    X(cold_reads)       \
+    X(cold_scans)       \
+    X(cold_pages)       \
+    X(evictions)        \
+    X(overloads)        \
+    X(restamps)         \
+    X(write_backs)      \
+    X(deadline_drops)   \
+    X(stale_epochs)     \
+    X(hedges)           \
+    X(hedges_won)       \
+    X(hedges_refused)   \
+    X(read_probes)      \
+    X(segments_freed)   \
+    X(hints_stored)     \
+    X(hints_replayed)   \
+    X(hints_converted)  \
+    X(hints_discarded)  \
+    X(exchanges)        \
+    X(exchanges_failed) \
+    X(records_sent)     \
+    X(records_received) \
+    X(rescans)          \
+    X(leaves_wrong)     \
+    X(purged)           \
+    X(floor_refusals)   \
+    X(slots_healed)     \
+    X(left_dead)        \
+    X(worlds_purged)    \
+    X(worlds_converged)
 
 struct totals {
     uint64_t seeds;
@@ -333,6 +379,11 @@ void node_start(struct world *world, struct sim_node *node);
 void node_crash(struct world *world, struct sim_node *node, bool power);
 void node_stop(struct world *world, struct sim_node *node);
 void node_wipe(struct world *world, struct sim_node *node);
+/* Keeps a copy of the disk as it is now, and, while the node is down, puts it back. */
+void node_copy_disk(struct world *world, struct sim_node *node);
+void node_put_back(struct world *world, struct sim_node *node);
+/* Whether every other node durably knows that the copy is old: those who do not could only believe it. */
+bool node_copy_is_known_old(struct world *world, const struct sim_node *node);
 void node_clock_set(struct world *world, struct sim_node *node, int64_t offset_us, int64_t drift_ppm);
 void node_pause(struct world *world, struct sim_node *node, uint64_t us);
 
@@ -361,6 +412,12 @@ void logger_free(struct world *world, struct sim_node *node);
 
 void storage_cold_read(struct world *world, struct sim_node *node, uint16_t shard,
                        const struct effect *effect);
+void storage_scan_open(struct world *world, struct sim_node *node, uint16_t number,
+                       const struct effect *effect);
+void storage_scan_next(struct world *world, struct sim_node *node, uint16_t shard, uint64_t ticket);
+void storage_scan_stop(struct world *world, struct sim_node *node, uint16_t shard, uint64_t ticket);
+/* The process ends: open scans are forgotten. */
+void storage_scans_free(struct world *world, struct sim_shard *shard);
 void storage_flush(struct world *world, struct sim_node *node, uint16_t shard, struct flush_job *job);
 void storage_meta_write(struct world *world, struct sim_node *node, const struct effect *effect);
 void storage_ingest(struct world *world, struct sim_node *node, struct flush_job *job);
@@ -370,6 +427,7 @@ void storage_ingest(struct world *world, struct sim_node *node, struct flush_job
 void network_want(struct world *world, struct sim_node *node, uint16_t shard, uint64_t peer);
 void network_send(struct world *world, struct sim_node *node, uint16_t shard, const struct effect *effect);
 void network_drop(struct world *world, struct sim_node *node, uint16_t shard, uint64_t peer);
+void network_datagram(struct world *world, struct sim_node *node, const struct effect *effect);
 void network_link_send(struct world *world, struct sim_node *node, const struct effect *effect);
 void network_link_move(struct world *world, struct sim_node *node, const struct effect *effect);
 /* Bytes for a shard whose turn it is: how much of them its event used. */
@@ -377,6 +435,8 @@ struct span network_link_bytes(struct world *world, uint64_t link);
 void network_link_used(struct world *world, uint64_t link, size_t size);
 struct buf *network_peer_input(struct world *world, struct sim_node *node, uint16_t shard, uint64_t peer);
 void network_node_gone(struct world *world, struct sim_node *node, bool at_once);
+/* Scenarios: a frame that comes from a node's first shard, whether that has sent it or not. */
+void network_deliver(struct world *world, uint16_t from, uint16_t to, struct span frame);
 void network_block(struct world *world, uint16_t from, uint16_t to, uint64_t until_us);
 void network_break(struct world *world, uint16_t a, uint16_t b);
 void network_heal(struct world *world);

@@ -340,7 +340,8 @@ void client_conn_accept(struct loop *loop, uv_stream_t *listener, enum client_pr
     struct client_conn *client = alloc_get_zeroed(&loop->alloc, sizeof *client);
     size_t value_bytes = loop->shared->value_bytes_max;
     if (client == NULL)
-        say_and_exit(loop->number, span_of_text("out of memory for a connection; ending"));
+        say_and_exit(&loop->shared->say, loop->number,
+                     span_of_text("out of memory for a connection; ending"));
     client->loop = loop;
     client->protocol = protocol;
     client->state = CLIENT_OPEN;

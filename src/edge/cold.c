@@ -1,19 +1,20 @@
 /* The cold tier: RocksDB as a sorted store that only ingests.
  *
  * A failure in the background (a disk that was full during a compaction) leaves RocksDB refusing work until
- * it is opened again, so the next ingestion does that: readers wait for it behind a read-write lock. */
+ * it is opened again, so the next ingestion does that: readers wait for it behind a read-write lock, and the scans
+ * that were open are lost. */
 #include "edge/cold.h"
 
 #include <assert.h>
-#include <pthread.h>
-#include <rocksdb/c.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "edge/cold_internal.h"
 #include "edge/files.h"
+#include "model/reserved.h"
 #include "store/flush.h"
 
 /* Filters of 10 bits per key miss 1 in 100. */
@@ -33,27 +34,8 @@
 /* After a failure the database is opened anew at most so often. */
 #define COLD_REOPEN_SECONDS 1
 
-struct cold {
-    char *path;
-    char *temporary_path;
-    rocksdb_cache_t *cache;
-    rocksdb_block_based_table_options_t *table_options; /* owned by options once set */
-    rocksdb_options_t *options;
-    rocksdb_readoptions_t *read_options;
-    rocksdb_ingestexternalfileoptions_t *ingest_options;
-    rocksdb_envoptions_t *environment;
-
-    pthread_rwlock_t lock; /* held for writing while the database is opened anew */
-    rocksdb_t *database;   /* NULL while that did not work */
-
-    pthread_mutex_t state_lock; /* guards what follows */
-    uint64_t table_next;        /* number of the next temporary table */
-    bool failed;                /* an ingestion failed: open anew before the next */
-    time_t reopened_at;
-};
-
-/* RocksDB tells kinds of errors by the beginning of a text. Frees it. */
-static enum status cold_error(char *error, struct buf *why, const char *action, const char *path)
+/* RocksDB tells kinds of errors by the beginning of a text. */
+enum status cold_error(struct cold *cold, char *error, struct buf *why, const char *action)
 {
     enum status status = STATUS_IO_ERROR;
     if (strncmp(error, "Corruption", 10) == 0)
@@ -62,8 +44,11 @@ static enum status cold_error(char *error, struct buf *why, const char *action, 
              strstr(error, "quota exceeded") != NULL)
         status = STATUS_DISK_FULL;
     if (why != NULL)
-        buf_append_format(why, "cannot %s the cold tier %s: %s", action, path, error);
+        buf_append_format(why, "cannot %s the cold tier %s: %s", action, cold->path, error);
     rocksdb_free(error);
+    /* A database that cannot even be opened is for people to look at. */
+    if (status == STATUS_CORRUPT && cold->opened && cold->damaged != NULL)
+        cold->damaged(cold->context);
     return status;
 }
 
@@ -143,10 +128,13 @@ enum status cold_open(const struct cold_options *wanted, struct cold **out, stru
         return STATUS_OVERLOADED;
     pthread_rwlock_init(&cold->lock, NULL);
     pthread_mutex_init(&cold->state_lock, NULL);
+    list_init(&cold->scans);
     cold->path = files_join(wanted->path, ".");
     cold->path[strlen(wanted->path)] = '\0';
     cold->temporary_path = files_join(wanted->temporary_path, ".");
     cold->temporary_path[strlen(wanted->temporary_path)] = '\0';
+    cold->context = wanted->context;
+    cold->damaged = wanted->damaged;
     cold_make_options(cold, wanted);
 
     char *error = NULL;
@@ -159,10 +147,11 @@ enum status cold_open(const struct cold_options *wanted, struct cold **out, stru
         cold->database = rocksdb_open(cold->options, cold->path, &error);
     }
     if (error != NULL) {
-        status = cold_error(error, why, "open", cold->path);
+        status = cold_error(cold, error, why, "open");
         cold_free(cold);
         return status;
     }
+    cold->opened = true;
     *out = cold;
     return STATUS_OK;
 }
@@ -171,6 +160,7 @@ void cold_close(struct cold *cold)
 {
     if (cold == NULL)
         return;
+    assert(list_empty(&cold->scans));
     if (cold->database != NULL)
         rocksdb_close(cold->database);
     cold_free(cold);
@@ -188,7 +178,7 @@ enum status cold_get(struct cold *cold, struct span key, struct buf *record)
         rocksdb_get_pinned(cold->database, cold->read_options, (const char *)key.data, key.size, &error);
     enum status status = STATUS_OK;
     if (error != NULL) {
-        status = cold_error(error, NULL, "read", cold->path);
+        status = cold_error(cold, error, NULL, "read");
     } else if (slice == NULL) {
         status = STATUS_NOT_FOUND;
     } else {
@@ -244,6 +234,37 @@ bool cold_empty(struct cold *cold)
     return empty;
 }
 
+enum status cold_reserved_rows(struct cold *cold, void *context,
+                               enum status (*row)(void *context, struct span key, struct span record),
+                               struct buf *why)
+{
+    static const char first[] = {(char)(RESERVED_FLOOR >> 8), (char)(RESERVED_FLOOR & 0xff)};
+    pthread_rwlock_rdlock(&cold->lock);
+    if (cold->database == NULL) {
+        pthread_rwlock_unlock(&cold->lock);
+        return STATUS_IO_ERROR;
+    }
+    enum status status = STATUS_OK;
+    rocksdb_iterator_t *iterator = rocksdb_create_iterator(cold->database, cold->read_options);
+    for (rocksdb_iter_seek(iterator, first, sizeof(first));
+         status == STATUS_OK && rocksdb_iter_valid(iterator); rocksdb_iter_next(iterator)) {
+        size_t key_size = 0;
+        size_t size = 0;
+        const char *key = rocksdb_iter_key(iterator, &key_size);
+        const char *record = rocksdb_iter_value(iterator, &size);
+        status = row(context, span_of(key, key_size), span_of(record, size));
+    }
+    char *error = NULL;
+    rocksdb_iter_get_error(iterator, &error);
+    if (error != NULL && status == STATUS_OK)
+        status = cold_error(cold, error, why, "read");
+    else
+        rocksdb_free(error);
+    rocksdb_iter_destroy(iterator);
+    pthread_rwlock_unlock(&cold->lock);
+    return status;
+}
+
 void cold_stats(struct cold *cold, struct cold_stats *stats)
 {
     pthread_rwlock_rdlock(&cold->lock);
@@ -255,11 +276,27 @@ void cold_stats(struct cold *cold, struct cold_stats *stats)
     pthread_rwlock_unlock(&cold->lock);
 }
 
+/* Why a compaction failed is told to whoever writes: a write of nothing asks. */
+static void cold_ask_background(struct cold *cold)
+{
+    char *error = NULL;
+    rocksdb_writeoptions_t *options = rocksdb_writeoptions_create();
+    rocksdb_writebatch_t *nothing = rocksdb_writebatch_create();
+    rocksdb_writeoptions_disable_WAL(options, 1);
+    rocksdb_write(cold->database, options, nothing, &error);
+    rocksdb_writebatch_destroy(nothing);
+    rocksdb_writeoptions_destroy(options);
+    if (error != NULL)
+        (void)cold_error(cold, error, NULL, "compact");
+}
+
 /* Opens the database anew if something failed in it since the last time. */
 static enum status cold_heal(struct cold *cold, struct buf *why)
 {
     pthread_rwlock_rdlock(&cold->lock);
     bool background_failed = cold_property(cold, "rocksdb.background-errors") > 0;
+    if (background_failed)
+        cold_ask_background(cold);
     pthread_rwlock_unlock(&cold->lock);
 
     time_t now = time(NULL);
@@ -274,6 +311,7 @@ static enum status cold_heal(struct cold *cold, struct buf *why)
         return STATUS_OK;
 
     pthread_rwlock_wrlock(&cold->lock);
+    cold_scans_lose(cold);
     if (cold->database != NULL)
         rocksdb_close(cold->database);
     char *error = NULL;
@@ -284,7 +322,7 @@ static enum status cold_heal(struct cold *cold, struct buf *why)
     pthread_mutex_lock(&cold->state_lock);
     cold->failed = true;
     pthread_mutex_unlock(&cold->state_lock);
-    return cold_error(error, why, "open", cold->path);
+    return cold_error(cold, error, why, "open");
 }
 
 /* Writes the sorted rows as one table and syncs it. */
@@ -300,17 +338,21 @@ static enum status cold_write_table(struct cold *cold, const struct flush_job *j
     uint64_t count = flush_count(job);
     for (uint64_t i = 0; i < count && error == NULL; i++) {
         struct flush_row row = flush_row(job, i);
-        memcpy(key, row.prefix, COLD_KEY_PREFIX_BYTES);
+        memcpy(key, row.prefix, row.prefix_size);
         if (row.key.size > 0)
-            memcpy(key + COLD_KEY_PREFIX_BYTES, row.key.data, row.key.size);
-        rocksdb_sstfilewriter_put(writer, (const char *)key, COLD_KEY_PREFIX_BYTES + row.key.size,
-                                  (const char *)row.record.data, row.record.size, &error);
+            memcpy(key + row.prefix_size, row.key.data, row.key.size);
+        size_t size = row.prefix_size + row.key.size;
+        if (row.erased)
+            rocksdb_sstfilewriter_delete(writer, (const char *)key, size, &error);
+        else
+            rocksdb_sstfilewriter_put(writer, (const char *)key, size, (const char *)row.record.data,
+                                      row.record.size, &error);
     }
     if (error == NULL)
         rocksdb_sstfilewriter_finish(writer, &error); /* syncs the file */
     rocksdb_sstfilewriter_destroy(writer);
     free(key);
-    return error != NULL ? cold_error(error, why, "write a table for", cold->path) : STATUS_OK;
+    return error != NULL ? cold_error(cold, error, why, "write a table for") : STATUS_OK;
 }
 
 enum status cold_ingest(struct cold *cold, uint16_t shard, struct flush_job *job, struct buf *why)
@@ -340,7 +382,7 @@ enum status cold_ingest(struct cold *cold, uint16_t shard, struct flush_job *job
         const char *files[] = {path};
         rocksdb_ingest_external_file(cold->database, files, 1, cold->ingest_options, &error);
         if (error != NULL) {
-            status = cold_error(error, why, "add a table to", cold->path);
+            status = cold_error(cold, error, why, "add a table to");
             pthread_mutex_lock(&cold->state_lock);
             cold->failed = true;
             pthread_mutex_unlock(&cold->state_lock);

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "edge/data_dir_log.h"
@@ -31,6 +30,7 @@ static void data_dir_free(struct data_dir *dir)
     cold_close(dir->cold);
     if (dir->lock >= 0)
         (void)close(dir->lock);
+    cold_damage_free(&dir->cold_damage);
     ring_free(dir->ring);
     meta_free(&dir->meta);
     buf_free(&dir->blob);
@@ -306,23 +306,33 @@ static bool data_dir_cold_headless(const struct data_dir *dir)
     return dir->note.cold && data_dir_has(dir, "cold") && !data_dir_has(dir, "cold/CURRENT");
 }
 
-/* Moves the cold tier aside. */
-static enum status data_dir_retire_cold(const struct data_dir *dir, struct buf *why)
+/* What an earlier run found damaged in the cold tier would be met again and again: the cold tier is given up, and built
+ * anew from the other replicas. */
+static enum status data_dir_judge_cold(struct data_dir *dir)
 {
-    char name[64];
-    char *quarantine = files_join(dir->path, "quarantine");
-    char *cold = files_join(dir->path, "cold");
-    (void)snprintf(name, sizeof(name), "cold-%lld", (long long)time(NULL));
-    char *kept = files_join(quarantine, name);
-    enum status status = files_make_directory(quarantine, NULL, why);
-    if (status == STATUS_OK && rename(cold, kept) != 0)
-        status = files_fail(why, "move the cold tier to", kept, errno);
-    if (status == STATUS_OK)
-        status = files_sync_directory(quarantine, why);
-    free(kept);
-    free(cold);
-    free(quarantine);
-    return status;
+    struct buf text;
+    if (!cold_damage_noted(&dir->cold_damage))
+        return STATUS_OK;
+    buf_init(&text, &dir->alloc);
+    if (dir->cold_damage.alone)
+        buf_append_format(
+            &text,
+            "%s/cold is DAMAGED, and it cannot be rebuilt: no other node has a replica; what can be read is "
+            "served, the rest answers errors",
+            dir->path);
+    else
+        buf_append_format(
+            &text,
+            "%s/cold is DAMAGED, as the last run found: it is deleted and rebuilt from the other replicas; "
+            "all slots are quarantined until then, this node gets a new actor id",
+            dir->path);
+    data_dir_say(dir, SAY_ERROR, &text);
+    buf_free(&text);
+    if (dir->cold_damage.alone)
+        return STATUS_OK;
+    dir->discard_cold = true;
+    dir->meta.actor_id = files_random();
+    return data_dir_quarantine_all(dir);
 }
 
 /* A part of the directory that an earlier run made is gone: whatever it held is lost here, so no slot may answer
@@ -396,6 +406,7 @@ static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_op
     dir->identity.cluster_id = dir->meta.cluster_id;
     dir->identity.directory_id = dir->meta.directory_id;
     dir->mode = options->durability;
+    dir->cold_damage.alone = ring_replica_count(dir->ring) == 1;
     bool headless = false;
     enum status status = STATUS_OK;
     if (dir->meta.shards == 0) {
@@ -409,14 +420,19 @@ static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_op
             status = data_dir_judge(dir, &dir->note);
         if (status == STATUS_OK)
             status = data_dir_judge_parts(dir);
+        if (status == STATUS_OK)
+            status = data_dir_judge_cold(dir);
     }
     /* What is missing is put back only once meta tells of it, or the next start would not see it. */
     dir->meta.clean_stop = false;
     dir->meta.shards = options->shards;
+    meta_run_begin(&dir->meta, files_random());
     if (status == STATUS_OK)
         status = data_dir_write_meta(dir, why);
-    if (status == STATUS_OK && headless)
-        status = data_dir_retire_cold(dir, why);
+    if (status == STATUS_OK && dir->discard_cold)
+        status = cold_damage_discard(&dir->cold_damage, why);
+    else if (status == STATUS_OK && headless)
+        status = cold_damage_retire(&dir->cold_damage, why);
     if (status == STATUS_OK)
         status = data_dir_make_parts(dir, why);
     if (status == STATUS_OK)
@@ -456,6 +472,8 @@ static enum status data_dir_open_cold(struct data_dir *dir, size_t memory_bytes,
         .temporary_path = temporary_path,
         .memory_bytes = memory_bytes,
         .files_open_max = COLD_FILES_OPEN_MAX,
+        .context = &dir->cold_damage,
+        .damaged = cold_damage_found,
     };
     enum status status = cold_open(&options, &dir->cold, why);
     if (status == STATUS_CORRUPT)
@@ -487,6 +505,9 @@ enum status data_dir_open(const struct data_dir_options *options, struct data_di
     dir->path[strlen(options->path)] = '\0';
     dir->log_path = files_join(options->path, "log");
     dir->note_path = files_join(options->path, "durability");
+    cold_damage_init(&dir->cold_damage, options->path);
+    dir->cold_damage.say = options->say;
+    dir->cold_damage.context = options->context;
 
     char *meta_path = files_join(dir->path, "meta");
     enum status status = files_make_directory(dir->path, NULL, why);

@@ -5,6 +5,7 @@
  *     DIR/durability    what the last run promised, and what it made (durability_note.h)
  *     DIR/log/N.log     the write-ahead log's segments, N with twelve digits
  *     DIR/cold/         RocksDB
+ *     DIR/cold-damaged  that cold/ is damaged and to be rebuilt (cold_damage.h)
  *     DIR/cold-tmp/     tables on their way into it
  *     DIR/quarantine/   damaged segments, kept for people; never deleted
  *
@@ -17,6 +18,7 @@
 
 #include "base/span.h"
 #include "edge/cold.h"
+#include "edge/cold_damage.h"
 #include "edge/durability_note.h"
 #include "edge/log_thread.h"
 #include "model/stamp.h"
@@ -35,7 +37,7 @@ struct data_dir_options {
     size_t cold_memory_bytes;
     void *context;
     void (*say)(void *context, enum say_level level,
-                const char *text); /* one line; called by open and recover */
+                const char *text); /* one line; called by open and recover, and on damage from any thread */
 };
 
 struct data_dir {
@@ -53,6 +55,8 @@ struct data_dir {
     bool was_new;                 /* the directory was empty or missing */
     bool damaged;                 /* this start found damage in the log */
     bool merge_cold;              /* the log may hold older rows than the cold tier */
+    bool discard_cold;            /* the cold tier is given up at this start */
+    struct cold_damage cold_damage;
     struct cold *cold;
     uint16_t shards; /* of this run */
     void *say_context;
@@ -70,9 +74,9 @@ struct data_dir {
 MUST_CHECK enum status data_dir_open(const struct data_dir_options *options, struct data_dir **dir,
                                      struct buf *why);
 
-/* Merges every row of the log into shards[slot_shard(slot, shards_count)], flushing into the cold tier where
- * memory runs out. Afterwards the rows are dirty in memory or in the cold tier; the log's segments stay until
- * what replaces them is durable. */
+/* Hands the reserved rows of the cold tier to their shards, then replays the log into shards[slot_shard(slot,
+ * shards_count)], flushing into the cold tier where memory runs out. Afterwards the rows are dirty in memory or in the
+ * cold tier; the log's segments stay until what replaces them is durable. */
 MUST_CHECK enum status data_dir_recover(struct data_dir *dir, struct shard *const *shards,
                                         uint16_t shards_count, struct buf *why);
 

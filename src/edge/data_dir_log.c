@@ -103,15 +103,6 @@ static enum status log_map(struct data_dir *dir, struct log_file *file, uint8_t 
     return status;
 }
 
-static enum status log_row_ignore(void *context, uint16_t slot, struct span key, struct span record)
-{
-    (void)context;
-    (void)slot;
-    (void)key;
-    (void)record;
-    return STATUS_OK;
-}
-
 enum status data_dir_log_scan(struct data_dir *dir, struct buf *why)
 {
     enum status status = log_list(dir, why);
@@ -124,7 +115,7 @@ enum status data_dir_log_scan(struct data_dir *dir, struct buf *why)
     free(block);
     if (status != STATUS_OK)
         return status;
-    struct log_recovery_options options = {.identity = dir->identity, .row = log_row_ignore};
+    struct log_recovery_options options = {.identity = dir->identity};
     status = log_recover(&options, dir->files, dir->file_count, dir->report);
     if (status == STATUS_WRONG_CLUSTER)
         buf_append_format(
@@ -225,6 +216,7 @@ struct replay {
     struct data_dir *dir;
     struct shard *const *shards;
     uint16_t shards_count;
+    bool trees_kept; /* the cold tier has shown one */
     struct buf cold_key;
     struct buf cold_record;
     struct buf merged;
@@ -252,50 +244,22 @@ static enum status replay_flush(struct replay *replay, uint16_t shard)
     return STATUS_OK;
 }
 
-/* The cold tier may hold a newer version than the log still does: a batch that is lost here was flushed. */
-static enum status replay_merge_cold(struct replay *replay, uint16_t slot, struct span key,
-                                     struct span *record)
+/* Does to the shard what the entry says. */
+static enum status replay_do(const struct replay *replay, uint16_t shard, const struct log_entry *entry)
 {
-    uint8_t prefix[COLD_KEY_PREFIX_BYTES];
-    cold_key_prefix(key, slot, prefix);
-    buf_clear(&replay->cold_key);
-    buf_clear(&replay->cold_record);
-    buf_clear(&replay->merged);
-    buf_append(&replay->cold_key, prefix, sizeof(prefix));
-    buf_append_span(&replay->cold_key, key);
-    if (replay->cold_key.failed)
-        return STATUS_OVERLOADED;
-    enum status status = cold_get(replay->dir->cold, buf_span(&replay->cold_key), &replay->cold_record);
-    if (status == STATUS_NOT_FOUND)
-        return STATUS_OK;
-    struct record logged;
-    struct record cold;
-    if (status == STATUS_OK)
-        status = record_parse(*record, &logged);
-    if (status == STATUS_OK)
-        status = record_parse(buf_span(&replay->cold_record), &cold);
-    if (status != STATUS_OK)
-        return status;
-    struct record merged = record_merge(&logged, &cold);
-    record_put(&replay->merged, &merged);
-    *record = buf_span(&replay->merged);
-    return replay->merged.failed ? STATUS_OVERLOADED : STATUS_OK;
+    struct shard *to = replay->shards[shard];
+    if (entry->type == LOG_ENTRY_RESERVED)
+        return shard_recover_reserved(to, entry->slot, entry->key, entry->record);
+    if (entry->type == LOG_ENTRY_ERASE)
+        return shard_recover_erase(to, entry->slot, entry->key, entry->version);
+    return shard_recover_row(to, entry->key, entry->record);
 }
 
-static enum status replay_row(void *context, uint16_t slot, struct span key, struct span record)
+/* Does it, flushing where the memory is full. */
+static enum status replay_entry(struct replay *replay, const struct log_entry *entry)
 {
-    struct replay *replay = context;
-    if (replay->dir->merge_cold) {
-        enum status status = replay_merge_cold(replay, slot, key, &record);
-        if (status != STATUS_OK) {
-            if (replay->why != NULL)
-                buf_append_format(replay->why, "cannot merge a row of the log with the cold tier in %s: %s",
-                                  replay->dir->path, status_text(status));
-            return status == STATUS_OVERLOADED ? STATUS_IO_ERROR : status;
-        }
-    }
-    uint16_t shard = slot_shard(slot, replay->shards_count);
-    enum status status = shard_recover_row(replay->shards[shard], key, record);
+    uint16_t shard = slot_shard(entry->slot, replay->shards_count);
+    enum status status = replay_do(replay, shard, entry);
     while (status == STATUS_OVERLOADED) {
         status = replay_flush(replay, shard);
         if (status == STATUS_NOT_FOUND) {
@@ -305,9 +269,113 @@ static enum status replay_row(void *context, uint16_t slot, struct span key, str
             return STATUS_TOO_LARGE;
         }
         if (status == STATUS_OK)
-            status = shard_recover_row(replay->shards[shard], key, record);
+            status = replay_do(replay, shard, entry);
     }
     return status;
+}
+
+/* What the cold tier holds of a key, in cold_record: NOT_FOUND, or an error. */
+static enum status replay_read_cold(struct replay *replay, uint16_t slot, struct span key)
+{
+    uint8_t prefix[COLD_KEY_PREFIX_BYTES];
+    cold_key_prefix(key, slot, prefix);
+    buf_clear(&replay->cold_key);
+    buf_clear(&replay->cold_record);
+    buf_append(&replay->cold_key, prefix, sizeof(prefix));
+    buf_append_span(&replay->cold_key, key);
+    if (replay->cold_key.failed)
+        return STATUS_OVERLOADED;
+    return cold_get(replay->dir->cold, buf_span(&replay->cold_key), &replay->cold_record);
+}
+
+static enum status replay_cannot_merge(struct replay *replay, enum status status)
+{
+    if (replay->why != NULL)
+        buf_append_format(replay->why, "cannot merge a row of the log with the cold tier in %s: %s",
+                          replay->dir->path, status_text(status));
+    return status == STATUS_OVERLOADED ? STATUS_IO_ERROR : status;
+}
+
+/* The cold tier may hold a newer version than the log still does: a batch that is lost here was flushed. */
+static enum status replay_merge_cold(struct replay *replay, struct log_entry *entry)
+{
+    enum status status = replay_read_cold(replay, entry->slot, entry->key);
+    if (status == STATUS_NOT_FOUND)
+        return STATUS_OK;
+    struct record logged;
+    struct record cold;
+    if (status == STATUS_OK)
+        status = record_parse(entry->record, &logged);
+    if (status == STATUS_OK)
+        status = record_parse(buf_span(&replay->cold_record), &cold);
+    if (status != STATUS_OK)
+        return status;
+    struct record merged = record_merge(&logged, &cold);
+    buf_clear(&replay->merged);
+    record_put(&replay->merged, &merged);
+    entry->record = buf_span(&replay->merged);
+    return replay->merged.failed ? STATUS_OVERLOADED : STATUS_OK;
+}
+
+static enum status replay_row(void *context, uint16_t slot, struct span key, struct span record)
+{
+    struct replay *replay = context;
+    struct log_entry entry = {.type = LOG_ENTRY_ROW, .slot = slot, .key = key, .record = record};
+    if (replay->dir->merge_cold) {
+        enum status status = replay_merge_cold(replay, &entry);
+        if (status != STATUS_OK)
+            return replay_cannot_merge(replay, status);
+    }
+    return replay_entry(replay, &entry);
+}
+
+static enum status replay_reserved(void *context, uint16_t slot, struct span key, struct span record)
+{
+    struct log_entry entry = {.type = LOG_ENTRY_RESERVED, .slot = slot, .key = key, .record = record};
+    return replay_entry(context, &entry);
+}
+
+static enum status replay_erase(void *context, uint16_t slot, struct span key, struct version version)
+{
+    struct replay *replay = context;
+    struct log_entry entry = {.type = LOG_ENTRY_ERASE, .slot = slot, .key = key, .version = version};
+    if (replay->dir->merge_cold) {
+        /* A newer version there must not be deleted: as a row it is compared with the one that was purged. */
+        enum status status = replay_read_cold(replay, slot, key);
+        if (status == STATUS_OK) {
+            struct log_entry row = {
+                .type = LOG_ENTRY_ROW, .slot = slot, .key = key, .record = buf_span(&replay->cold_record)};
+            status = replay_entry(replay, &row);
+            if (status != STATUS_OK)
+                return status;
+        } else if (status != STATUS_NOT_FOUND) {
+            return replay_cannot_merge(replay, status);
+        }
+    }
+    return replay_entry(replay, &entry);
+}
+
+/* Hands a reserved row of the cold tier to its shard. */
+static enum status replay_cold(void *context, struct span key, struct span record)
+{
+    struct replay *replay = context;
+    uint16_t slot = 0;
+    enum status status = reserved_key_slot(key, &slot);
+    if (status == STATUS_OK && reserved_key_prefix(key) == RESERVED_TREE && !replay->trees_kept) {
+        replay->trees_kept = true;
+        for (uint16_t i = 0; i < replay->shards_count; i++)
+            shard_recover_trees_kept(replay->shards[i]);
+    }
+    if (status == STATUS_OK)
+        status = shard_recover_cold(replay->shards[slot_shard(slot, replay->shards_count)], key, record);
+    if (status != STATUS_MALFORMED && status != STATUS_CORRUPT)
+        return status;
+    if (replay->why != NULL)
+        buf_append_format(replay->why,
+                          "the cold tier in %s holds a row of rondod's own that this version does not "
+                          "understand: start the version that wrote it, or put back a copy of %s",
+                          replay->dir->path, replay->dir->path);
+    return STATUS_CORRUPT;
 }
 
 /* Whether the report names a damage in this segment. */
@@ -384,16 +452,25 @@ enum status data_dir_recover(struct data_dir *dir, struct shard *const *shards, 
     buf_init(&replay.cold_key, &alloc);
     buf_init(&replay.cold_record, &alloc);
     buf_init(&replay.merged, &alloc);
-    struct log_recovery_options options = {.identity = dir->identity, .row = replay_row, .context = &replay};
+    struct log_recovery_options options = {
+        .identity = dir->identity,
+        .row = replay_row,
+        .reserved = replay_reserved,
+        .erase = replay_erase,
+        .context = &replay,
+    };
     struct log_recovery_report *report = calloc(1, sizeof(*report));
     enum status status = STATUS_OVERLOADED;
     if (report != NULL)
+        status = cold_reserved_rows(dir->cold, &replay, replay_cold, why);
+    if (report != NULL && status == STATUS_OK)
         status = log_recover(&options, dir->files, dir->file_count, report);
     free(report);
     if (status == STATUS_OK && dir->damaged)
         status = replay_retire_log(&replay);
     if (status != STATUS_OK && why != NULL && why->size == 0)
-        buf_append_format(why, "cannot read the log in %s back: %s", dir->log_path, status_text(status));
+        buf_append_format(why, "cannot read the log and the cold tier in %s back: %s", dir->path,
+                          status_text(status));
     buf_free(&replay.cold_key);
     buf_free(&replay.cold_record);
     buf_free(&replay.merged);

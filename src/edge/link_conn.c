@@ -147,7 +147,8 @@ static struct link_conn *link_conn_new(struct loop *loop)
     struct link_conn *link = alloc_get_zeroed(&loop->alloc, sizeof *link);
     if (link == NULL ||
         conn_init(&link->conn, &loop->pool, &handler, FRAME_BYTES_MAX, LINK_OUTPUT_BYTES_MAX) != 0)
-        say_and_exit(loop->number, span_of_text("out of memory for a peer connection; ending"));
+        say_and_exit(&loop->shared->say, loop->number,
+                     span_of_text("out of memory for a peer connection; ending"));
     link->loop = loop;
     list_push_back(&loop->links.all, &link->list);
     return link;

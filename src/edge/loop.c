@@ -18,7 +18,7 @@ void loop_say(const struct loop *loop, enum say_level level, const char *format,
     int size = vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     if (size > 0)
-        say_line(loop->shared->say_level, level, loop->number, span_of_text(text));
+        say_line(&loop->shared->say, level, loop->number, span_of_text(text));
 }
 
 /* ---- stepping ------------------------------------------------------------------------------------------- */
@@ -76,6 +76,9 @@ static void fire(struct loop *loop, struct timer *timer)
         return;
     case LOOP_TIMER_META:
         work_meta_timer(loop);
+        return;
+    case LOOP_TIMER_FACTS:
+        facts_gather(loop);
         return;
     case LOOP_TIMER_STOP:
         loop_say(loop, SAY_WARNING, "requests are still in flight after %d ms; stopping without them",
@@ -205,6 +208,8 @@ static void close_loop(struct loop *loop)
     client_conns_close(loop);
     link_conns_close(loop);
     peer_conns_close(loop);
+    scan_work_close(&loop->scans);
+    datagrams_close(loop);
     uv_close((uv_handle_t *)&loop->timer, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->check, NULL);
@@ -298,6 +303,25 @@ static int init_handles(struct loop *loop)
     return 0;
 }
 
+static void tell_shard(void *context, struct event *event)
+{
+    loop_step(context, event);
+}
+
+static void init_scans(struct loop *loop)
+{
+    const struct scan_work_options options = {
+        .uv = &loop->uv,
+        .cold = loop->shared->dir->cold,
+        .alloc = &loop->alloc,
+        .say = &loop->shared->say,
+        .shard = loop->number,
+        .context = loop,
+        .tell = tell_shard,
+    };
+    scan_work_init(&loop->scans, &options);
+}
+
 int loop_init(struct loop *loop, struct loop_shared *shared, uint16_t number, size_t buffer_bytes_max)
 {
     loop->number = number;
@@ -312,6 +336,7 @@ int loop_init(struct loop *loop, struct loop_shared *shared, uint16_t number, si
     peer_conns_init(&loop->peers, loop_now(loop).mono_us + number);
     link_conns_init(&loop->links);
     work_init(loop);
+    init_scans(loop);
     int error = uv_loop_init(&loop->uv);
     return error != 0 ? error : init_handles(loop);
 }
@@ -343,6 +368,8 @@ void loop_run(struct loop *loop)
     shard_start(loop->shard, loop_now(loop), &loop->effects);
     perform_effects(loop);
     loop->stepped = true;
+    if (loop->number == 0)
+        facts_gather(loop);
     uv_run(&loop->uv, UV_RUN_DEFAULT);
     assert(loop->closing);
 }
@@ -358,6 +385,7 @@ void loop_free(struct loop *loop)
     client_conns_free(loop);
     peer_conns_free(loop);
     work_free(loop);
+    scan_work_free(&loop->scans);
     inbox_free(&loop->inbox);
     timer_heap_free(&loop->timers);
     effects_free(&loop->effects);

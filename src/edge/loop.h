@@ -18,10 +18,14 @@
 #include "edge/client_conn.h"
 #include "edge/conn.h"
 #include "edge/data_dir.h"
+#include "edge/datagram.h"
+#include "edge/facts.h"
 #include "edge/inbox.h"
 #include "edge/link_conn.h"
 #include "edge/listener.h"
 #include "edge/peer_conn.h"
+#include "edge/say.h"
+#include "edge/scan_work.h"
 #include "edge/work.h"
 #include "shard/shard.h"
 
@@ -35,6 +39,7 @@ enum loop_timer {
     LOOP_TIMER_PEER,  /* struct peer_conn: connect, give up connecting or being greeted, or it has held */
     LOOP_TIMER_FLUSH, /* struct work: try the flush again */
     LOOP_TIMER_META,  /* struct work: try the meta file again */
+    LOOP_TIMER_FACTS, /* struct facts: gather them anew */
     LOOP_TIMER_STOP,  /* struct loop: requests in flight had their time */
 };
 
@@ -51,7 +56,7 @@ struct loop_shared {
     uint16_t shards;
     struct data_dir *dir;
     struct log_thread *log;
-    enum say_level say_level;
+    struct say_sink say;
     uint32_t clients_max;
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;
@@ -88,7 +93,10 @@ struct loop {
     struct client_conns clients;
     struct peer_conns peers;
     struct link_conns links;
+    struct datagrams datagrams; /* shard 0 */
     struct work work;
+    struct facts facts; /* shard 0 */
+    struct scan_work scans;
 
     bool stopping;  /* nothing new is accepted or read */
     bool idle_told; /* INBOX_IDLE was sent */

@@ -71,8 +71,6 @@ static enum status make_shards(struct node *node)
     const struct node_options *options = node->options;
     size_t connections = connection_bytes(options);
     node->buffer_bytes = connections / options->shards;
-    struct cold_stats cold;
-    cold_stats(options->dir->cold, &cold);
     char durability[32];
     describe_durability(options, durability, sizeof durability);
     for (uint16_t i = 0; i < options->shards; i++) {
@@ -89,8 +87,8 @@ static enum status make_shards(struct node *node)
             .value_bytes_max = options->value_bytes_max,
             .clock_skew_max_ms = options->clock_skew_max_ms,
             .request_timeout_ms = options->request_timeout_ms,
+            .healing = options->healing,
             .cold_empty = cold_empty(options->dir->cold),
-            .cold_keys = cold.keys_estimate / options->shards,
             .durability_always = options->durability == DURABILITY_ALWAYS,
             .durability = span_of_text(durability),
             .seed = hash_mix_u64(options->seed + i),
@@ -127,8 +125,8 @@ static void on_full(void *context, bool full)
 
 static void on_fatal(void *context, const char *text)
 {
-    (void)context;
-    say_and_exit(0, span_of_text(text));
+    const struct node *node = context;
+    say_and_exit(&node->options->say, 0, span_of_text(text));
 }
 
 static enum status on_begun(void *context, struct buf *why)
@@ -159,7 +157,7 @@ static enum status start_log(struct node *node)
     struct log_thread_stats stats;
     log_thread_stats(node->shared.log, &stats);
     if (stats.full)
-        say_format(options->say_level, SAY_WARNING, 0,
+        say_format(&options->say, SAY_WARNING, 0,
                    "there is no room for the log in %s: writes are refused until there is",
                    options->dir->log_path);
     return STATUS_OK;
@@ -190,7 +188,7 @@ static enum status init_loops(struct node *node)
     }
     shared->shards = options->shards;
     shared->dir = options->dir;
-    shared->say_level = options->say_level;
+    shared->say = options->say;
     shared->clients_max = options->clients_max;
     shared->key_bytes_max = options->key_bytes_max;
     shared->value_bytes_max = options->value_bytes_max;
@@ -205,6 +203,15 @@ static enum status init_loops(struct node *node)
         node->loops_ready++;
     }
     return STATUS_OK;
+}
+
+static enum status listen_for_datagrams(struct node *node)
+{
+    int error = datagrams_open(&node->shared.loops[0], &node->sockets[LISTENER_PEER]);
+    if (error == 0)
+        return STATUS_OK;
+    listener_describe(node->addresses[LISTENER_PEER], "--peer, UDP", error, node->why);
+    return STATUS_IO_ERROR;
 }
 
 static enum status listen_all(struct node *node)
@@ -242,7 +249,8 @@ static void start_threads(struct node *node)
         (void)snprintf(name, sizeof name, "shard-%u", i);
         if (pthread_create(&loop->thread, NULL, run_thread, loop) != 0)
             say_and_exit(
-                i, span_of_text("cannot start the shard's thread; allow more threads or use fewer shards"));
+                &node->options->say, i,
+                span_of_text("cannot start the shard's thread; allow more threads or use fewer shards"));
         pthread_setname_np(loop->thread, name);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -251,7 +259,7 @@ static void start_threads(struct node *node)
 static enum status run_loops(struct node *node)
 {
     const struct node_options *options = node->options;
-    say_format(options->say_level, SAY_INFO, 0, "listening: resp %s, http %s, peers %s; %u shard%s",
+    say_format(&options->say, SAY_INFO, 0, "listening: resp %s, http %s, peers %s; %u shard%s",
                options->resp_address, options->http_address, options->peer_address, options->shards,
                options->shards == 1 ? "" : "s");
     start_threads(node);
@@ -296,8 +304,8 @@ enum status node_run(const struct node_options *options, struct buf *why)
     node->addresses[LISTENER_HTTP] = options->http_address;
     node->addresses[LISTENER_PEER] = options->peer_address;
     prepare_process(options->shards);
-    enum status (*const steps[])(struct node *) = {bind_listeners, make_shards, init_loops,
-                                                   start_log,      listen_all,  run_loops};
+    enum status (*const steps[])(struct node *) = {bind_listeners,       make_shards, init_loops, start_log,
+                                                   listen_for_datagrams, listen_all,  run_loops};
     enum status status = STATUS_OK;
     for (unsigned i = 0; i < sizeof steps / sizeof *steps && status == STATUS_OK; i++)
         status = steps[i](node);

@@ -13,6 +13,7 @@
 #define RONDO_EDGE_NODE_H
 
 #include "edge/data_dir.h"
+#include "edge/say.h"
 
 #define CLIENTS_MAX_DEFAULT 10000u
 
@@ -31,7 +32,8 @@ struct node_options {
     uint32_t value_bytes_max;
     uint32_t clock_skew_max_ms;
     uint32_t request_timeout_ms;
-    enum say_level say_level; /* lines above it are not written */
+    struct shard_healing healing;
+    struct say_sink say;
     uint64_t started_wall_ms;
     uint64_t seed; /* of the shards' random generators; from the operating system */
     /* From data_dir_open; the caller closes it afterwards with clean = (the answer was OK). */

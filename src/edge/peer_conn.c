@@ -51,7 +51,8 @@ void peer_conns_init(struct peer_conns *peers, uint64_t seed)
 static void arm_peer(struct peer_conn *peer, uint64_t delay_ms)
 {
     if (!loop_arm(peer->loop, &peer->timer, LOOP_TIMER_PEER, delay_ms))
-        say_and_exit(peer->loop->number, span_of_text("out of memory for a timer; ending"));
+        say_and_exit(&peer->loop->shared->say, peer->loop->number,
+                     span_of_text("out of memory for a timer; ending"));
 }
 
 /* Waits for the backoff, with jitter so that nodes that lost one peer together do not return together. */
@@ -128,12 +129,14 @@ static void set_options(struct peer_conn *peer)
     uv_os_fd_t descriptor;
     unsigned dead_ms = PEER_DEAD_MS;
     int probes = 2;
+    int linear = 1;
     uv_tcp_nodelay(&peer->conn.tcp, 1);
     uv_tcp_keepalive(&peer->conn.tcp, 1, 1);
     if (uv_fileno((uv_handle_t *)&peer->conn.tcp, &descriptor) != 0)
         return;
     setsockopt(descriptor, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof dead_ms);
     setsockopt(descriptor, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    setsockopt(descriptor, IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, &linear, sizeof linear);
 }
 
 static void on_connect(uv_connect_t *request, int status)
@@ -164,6 +167,9 @@ static void connect_to(struct peer_conn *peer, const struct sockaddr *address)
         return;
     }
     peer->state = PEER_CONNECTING;
+    peer->attempted_us = loop_now(peer->loop).mono_us;
+    memcpy(&peer->address, address,
+           address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in));
     int error = uv_tcp_connect(&peer->connect, &peer->conn.tcp, address, on_connect);
     if (error != 0) {
         say_failure(peer, uv_strerror(error));
@@ -220,6 +226,7 @@ void peer_conn_timer(struct peer_conn *peer)
 {
     if (peer->state == PEER_CONNECTING) {
         say_failure(peer, "no answer");
+        peer->backoff_ms = PEER_BACKOFF_MIN_MS;
         close_attempt(peer);
     } else if (peer->state == PEER_WAITING) {
         start_attempt(peer);
@@ -248,13 +255,20 @@ static bool peer_conns_reserve(struct loop *loop)
     return true;
 }
 
-/* The node has shown that it is there: the backoff has served its purpose. */
+/* The node has shown that it is there: the backoff has served its purpose, and so has an attempt whose first packets
+ * were lost, because the kernel repeats them ever more rarely. */
 static void dial_now(struct peer_conn *peer)
 {
-    if (peer->state != PEER_WAITING || peer->loop->peers.stopping)
+    if (peer->loop->peers.stopping)
         return;
-    peer->backoff_ms = PEER_BACKOFF_MIN_MS;
-    arm_peer(peer, 0);
+    uint64_t waited_us = loop_now(peer->loop).mono_us - peer->attempted_us;
+    if (peer->state == PEER_WAITING) {
+        peer->backoff_ms = PEER_BACKOFF_MIN_MS;
+        arm_peer(peer, 0);
+    } else if (peer->state == PEER_CONNECTING && waited_us >= PEER_REDIAL_MS * UINT64_C(1000)) {
+        peer->backoff_ms = PEER_BACKOFF_MIN_MS;
+        close_attempt(peer);
+    }
 }
 
 void peer_conn_connect(struct loop *loop, uint64_t node, struct span address)
@@ -268,7 +282,7 @@ void peer_conn_connect(struct loop *loop, uint64_t node, struct span address)
     }
     struct peer_conn *peer = alloc_get_zeroed(&loop->alloc, sizeof *peer);
     if (peer == NULL || !peer_conns_reserve(loop))
-        say_and_exit(loop->number, span_of_text("out of memory for a peer; ending"));
+        say_and_exit(&loop->shared->say, loop->number, span_of_text("out of memory for a peer; ending"));
     peer->loop = loop;
     peer->node = node;
     peer->backoff_ms = PEER_BACKOFF_MIN_MS;
@@ -291,6 +305,13 @@ void peer_conn_send(struct loop *loop, uint64_t node, struct span bytes)
     struct peer_conn *peer = peer_conn_find(&loop->peers, node);
     if (peer != NULL && peer->state == PEER_UP && !peer->dropped)
         conn_send(&peer->conn, bytes);
+}
+
+const struct sockaddr *peer_conn_address(const struct loop *loop, uint64_t node)
+{
+    const struct peer_conn *peer = peer_conn_find(&loop->peers, node);
+    bool known = peer != NULL && peer->address.ss_family != AF_UNSPEC;
+    return known ? (const struct sockaddr *)&peer->address : NULL;
 }
 
 void peer_conn_drop(struct loop *loop, uint64_t node)

@@ -48,6 +48,15 @@ static void perform_effect(struct loop *loop, const struct effect *effect)
     case EFFECT_COLD_READ:
         work_cold_read(loop, effect->ticket, effect->bytes);
         return;
+    case EFFECT_COLD_SCAN:
+        scan_work_open(&loop->scans, effect->ticket, effect->bytes, effect->end);
+        return;
+    case EFFECT_COLD_SCAN_NEXT:
+        scan_work_next(&loop->scans, effect->ticket);
+        return;
+    case EFFECT_COLD_SCAN_STOP:
+        scan_work_stop(&loop->scans, effect->ticket);
+        return;
     case EFFECT_FLUSH:
         work_flush(loop, effect->job);
         return;
@@ -57,8 +66,11 @@ static void perform_effect(struct loop *loop, const struct effect *effect)
     case EFFECT_META_WRITE:
         work_meta_write(loop, effect->sequence, effect->bytes);
         return;
+    case EFFECT_DATAGRAM_SEND:
+        datagram_send(loop, effect->node, effect->bytes);
+        return;
     case EFFECT_SAY:
-        say_line(shared->say_level, effect->level, loop->number, effect->bytes);
+        say_line(&shared->say, effect->level, loop->number, effect->bytes);
         return;
     }
     assert(0 && "an effect of unknown kind");

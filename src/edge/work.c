@@ -36,7 +36,8 @@ struct cold_batch {
 
 static _Noreturn void out_of_memory(const struct loop *loop)
 {
-    say_and_exit(loop->number, span_of_text("out of memory for work of the disk; ending"));
+    say_and_exit(&loop->shared->say, loop->number,
+                 span_of_text("out of memory for work of the disk; ending"));
 }
 
 /* ---- cold reads ----------------------------------------------------------------------------------------- */

@@ -8,7 +8,8 @@
  * One flush and one write of the meta file are under way at most. A meta write that is overtaken by a newer one before
  * it starts is never made: the newer one's sequence stands for both.
  *
- * The pool runs cold reads, one flush per shard and the meta file; work_threads says how many threads that takes. */
+ * The pool runs cold reads, the meta file and, for each shard, one flush and one page of a scan (edge/scan_work.h);
+ * work_threads says how many threads that takes. */
 #ifndef RONDO_EDGE_WORK_H
 #define RONDO_EDGE_WORK_H
 
@@ -57,7 +58,7 @@ struct work {
 /* Threads for a node of so many shards: UV_THREADPOOL_SIZE. */
 static inline unsigned work_threads(uint16_t shards)
 {
-    return 4u + shards;
+    return 4u + 2u * shards;
 }
 
 void work_init(struct loop *loop);

@@ -148,6 +148,7 @@ void swim_send_exchange(struct swim *swim, uint16_t to, enum message_type type)
         return;
     pending->node = swim->members[to].node;
     pending->over_connection = true;
+    pending->large = true;
     for (uint16_t i = 0; i < swim->member_count; i++) {
         struct rumour rumour = swim_rumour_of(swim, i);
         if (rumour.state == SWIM_ALIVE && rumour.incarnation == 0)
@@ -169,6 +170,7 @@ bool swim_next_send(struct swim *swim, struct swim_send *send)
     *send = (struct swim_send){
         .node = pending->node,
         .over_connection = pending->over_connection,
+        .large = pending->large,
         .bytes = span_of(swim->send_bytes.data + pending->start, pending->size),
     };
     return true;

@@ -105,10 +105,12 @@ struct swim_counters {
 };
 
 /* A message to be sent. A datagram goes to the node's address in the ring record; a message over the connection is
- * carried by the peer connection and dropped if there is none. */
+ * carried by the peer connection. Where there is none it may go as a datagram, unless it is `large`: then it is
+ * dropped. */
 struct swim_send {
     uint64_t node;
     bool over_connection;
+    bool large;        /* an exchange: refused as a datagram, whatever its size */
     struct span bytes; /* valid until the next call other than swim_next_send and swim_next_change */
 };
 
@@ -158,6 +160,7 @@ struct swim_relay {
 struct swim_pending {
     uint64_t node;
     bool over_connection;
+    bool large;
     size_t start;
     size_t size;
 };

@@ -20,11 +20,19 @@ struct operation {
     enum operation_kind kind;
     uint8_t r; /* 1 .. REPLICAS_MAX, COUNT_DEFAULT, COUNT_QUORUM or COUNT_ALL */
     uint8_t w;
+    bool sloppy;         /* where a replica cannot be reached, a fallback's durable hint stands in for it */
+    bool trace;          /* the result tells how it came about */
     uint32_t timeout_ms; /* 0 = the node's default */
     uint64_t expiry_ms;  /* absolute wall clock; 0 = none */
     struct span key;     /* views; the callee copies what it keeps */
     struct span value;
 };
+
+/* The replica count that matters to the operation, as it was asked for. */
+static inline uint8_t operation_asked(const struct operation *operation)
+{
+    return operation->kind == OPERATION_GET ? operation->r : operation->w;
+}
 
 /* How a write ended (DESIGN "three outcomes"). For reads: DONE, or NOT_APPLIED with the status as reason. */
 enum outcome {
@@ -32,6 +40,8 @@ enum outcome {
     OUTCOME_NOT_APPLIED = 2,
     OUTCOME_UNKNOWN = 3,
 };
+
+#define TRACE_SEPARATOR ", "
 
 struct result {
     enum outcome outcome;
@@ -41,6 +51,7 @@ struct result {
     bool found;             /* GET: a live value; DELETE: a live value was deleted; EXPIRE: it was set */
     struct version version; /* of the record read or written */
     uint64_t expiry_ms;     /* GET: 0 = never */
+    struct span trace;      /* events of a traced operation, joined by TRACE_SEPARATOR; a view as value */
     struct span value;      /* GET: view, valid during the call that delivers the result */
 };
 

@@ -15,6 +15,7 @@ enum option_set {
     OPTION_TIMEOUT = 4,
     OPTION_EXPIRY = 8,
     OPTION_REDIS = 16, /* SET's NX, XX, GET, KEEPTTL: known, and refused */
+    OPTION_SLOPPY = 32,
 };
 
 struct parse {
@@ -182,7 +183,7 @@ static bool option_redis(struct span name, struct options *options)
     return false;
 }
 
-/* R, W or TIMEOUT and its value; NOT_FOUND when the name is none that is allowed. */
+/* R, W, TIMEOUT or SLOPPY and its value; NOT_FOUND when the name is none that is allowed. */
 static enum status option_count(struct parse *parse, unsigned allowed, struct span name, struct span value)
 {
     struct command *command = parse->command;
@@ -194,6 +195,8 @@ static enum status option_count(struct parse *parse, unsigned allowed, struct sp
         given = COMMAND_GIVEN_W;
     else if ((allowed & OPTION_TIMEOUT) != 0 && span_is_nocase(name, "timeout"))
         given = COMMAND_GIVEN_TIMEOUT;
+    else if ((allowed & OPTION_SLOPPY) != 0 && span_is_nocase(name, "sloppy"))
+        given = COMMAND_GIVEN_SLOPPY;
     if (given == 0)
         return STATUS_NOT_FOUND;
     if ((command->given & given) != 0)
@@ -207,6 +210,8 @@ static enum status option_count(struct parse *parse, unsigned allowed, struct sp
         status = command_count_parse(value, "R", &command->r, error);
     else if (given == COMMAND_GIVEN_W)
         status = command_count_parse(value, "W", &command->w, error);
+    else if (given == COMMAND_GIVEN_SLOPPY)
+        status = command_yes_no_parse(value, "SLOPPY", &command->sloppy, error);
     else
         status = command_timeout_parse(parse->limits, value, "TIMEOUT", &command->timeout_ms, error);
     if (status == STATUS_OK)
@@ -227,6 +232,8 @@ static enum status refuse_option(struct parse *parse, unsigned allowed, struct s
         buf_append_text(error, " R count,");
     if ((allowed & OPTION_W) != 0)
         buf_append_text(error, " W count,");
+    if ((allowed & OPTION_SLOPPY) != 0)
+        buf_append_text(error, " SLOPPY yes|no,");
     buf_append_text(error, " TIMEOUT ms");
     if ((allowed & OPTION_EXPIRY) != 0)
         buf_append_text(error, ", EX s, PX ms, EXAT s, PXAT ms");
@@ -481,6 +488,9 @@ static enum status parse_container(struct parse *parse)
         return parse_setinfo(parse);
     if (sub->id == SUBCOMMAND_CLUSTER_KEYSLOT)
         command->key = command->argv[2];
+    if (sub->id == SUBCOMMAND_CLUSTER_COUNTKEYSINSLOT &&
+        command_slot_parse(command->argv[2], &command->slot) != STATUS_OK)
+        return refuse(parse, "ERR Invalid slot");
     return STATUS_OK;
 }
 
@@ -522,11 +532,11 @@ static enum status parse_command(struct parse *parse)
         return STATUS_OK;
     case COMMAND_RONDO_GET:
         command->operation = OPERATION_GET;
-        return parse_options(parse, 2, OPTION_R | OPTION_TIMEOUT, &options);
+        return parse_options(parse, 2, OPTION_R | OPTION_TIMEOUT | OPTION_SLOPPY, &options);
     case COMMAND_RONDO_PUT:
-        return parse_put(parse, OPTION_W | OPTION_TIMEOUT | OPTION_EXPIRY);
+        return parse_put(parse, OPTION_W | OPTION_TIMEOUT | OPTION_EXPIRY | OPTION_SLOPPY);
     case COMMAND_RONDO_CONSISTENCY:
-        return parse_options(parse, 1, OPTION_R | OPTION_W | OPTION_TIMEOUT, &options);
+        return parse_options(parse, 1, OPTION_R | OPTION_W | OPTION_TIMEOUT | OPTION_SLOPPY, &options);
     case COMMAND_PING:
     case COMMAND_ECHO:
         return parse_ping(parse);
@@ -546,6 +556,27 @@ static enum status parse_command(struct parse *parse)
     }
 }
 
+/* RONDO.TRACE command args...: from here on the traced command is the command. */
+static enum status unwrap_trace(struct parse *parse)
+{
+    struct command *command = parse->command;
+    struct span name = command->argv[1];
+    command->argc--;
+    command->argv++;
+    const struct command_spec *spec = command_find(name);
+    if (spec == NULL)
+        return command_unknown(command->argc, command->argv, parse->error);
+    bool fits = command_arity_fits(spec->arity, command->argc);
+    if (spec->id == COMMAND_RONDO_TRACE || spec->key_first == 0 ||
+        (fits && command_keys_count(spec, command->argc) != 1))
+        return refuse_quoting(parse, "ERR RONDO.TRACE takes a command on one key, such as GET key; '", name,
+                              "' here is not one");
+    parse->spec = spec;
+    command->id = spec->id;
+    command->trace = true;
+    return STATUS_OK;
+}
+
 enum status command_parse(const struct command_limits *limits, uint32_t argc, const struct span *argv,
                           uint64_t now_ms, struct command *command, struct buf *error)
 {
@@ -557,7 +588,12 @@ enum status command_parse(const struct command_limits *limits, uint32_t argc, co
     command->id = spec->id;
     struct parse parse = {
         .limits = limits, .spec = spec, .now_ms = now_ms, .command = command, .error = error};
-    if (!command_arity_fits(spec->arity, argc))
+    if (spec->id == COMMAND_RONDO_TRACE && command_arity_fits(spec->arity, argc)) {
+        enum status unwrapped = unwrap_trace(&parse);
+        if (unwrapped != STATUS_OK)
+            return unwrapped;
+    }
+    if (!command_arity_fits(parse.spec->arity, command->argc))
         return refuse_arity(&parse);
     enum status status = parse_keys(&parse);
     return status == STATUS_OK ? parse_command(&parse) : status;

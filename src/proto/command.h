@@ -10,6 +10,9 @@
 #include "proto/command_table.h"
 #include "proto/http.h"
 
+/* What a page of /local/rows may be asked to hold; its first row may be larger. */
+#define ROWS_BYTES_MAX (4u << 20)
+
 struct command_limits {
     size_t key_bytes_max;
     size_t value_bytes_max;
@@ -20,6 +23,8 @@ enum command_given {
     COMMAND_GIVEN_R = 1,
     COMMAND_GIVEN_W = 2,
     COMMAND_GIVEN_TIMEOUT = 4,
+    COMMAND_GIVEN_SLOT = 8,
+    COMMAND_GIVEN_SLOPPY = 16,
 };
 
 struct command {
@@ -44,12 +49,17 @@ struct command {
     uint8_t w;
     uint32_t timeout_ms;
     uint64_t expiry_ms; /* absolute wall clock; 0 = none */
+    bool sloppy;
+
+    uint16_t slot;     /* /local/rows, CLUSTER COUNTKEYSINSLOT */
+    uint32_t bytes;    /* /local/rows: of a page; 0 = not given */
+    struct span after; /* /local/rows: base64url of a key; empty = from the first */
 
     uint8_t hello_proto; /* HELLO: 2 or 3; 0 = not given */
     struct span name;    /* HELLO SETNAME, CLIENT SETNAME; data NULL = not given */
 
     struct span context; /* HTTP: Rondo-Context */
-    struct span trace;   /* HTTP: Rondo-Trace */
+    bool trace;          /* RONDO.TRACE, or Rondo-Trace: 1: the answer carries the timeline */
     bool head;           /* HTTP: answer without the body */
 
     uint32_t argc; /* RESP: all arguments, name included (CONFIG GET's patterns, INFO's sections …) */
@@ -81,7 +91,8 @@ struct http_refusal {
 };
 
 /* An HTTP request to a command: GET (HEAD) /get is RONDO_GET, PUT (POST) /put is RONDO_PUT, DELETE (POST) /delete
- * is DEL, GET (HEAD) /healthz, /status and /ring are theirs. Parameters: key, r, w, timeout (ms), ttl (s), ttl_ms.
+ * is DEL, GET (HEAD) /healthz, /status, /ring and /metrics are theirs, as GET /local/rows. Parameters: key, r, w,
+ * timeout (ms), ttl (s), ttl_ms, sloppy; slot, after, bytes.
  * NOT_FOUND, BAD_REQUEST, TOO_LARGE: a sentence for people is appended to error and refusal says the rest. */
 MUST_CHECK enum status http_command(const struct command_limits *limits, const struct http_request *request,
                                     uint64_t now_ms, struct command *command, struct http_refusal *refusal,

@@ -56,6 +56,26 @@ enum status command_timeout_parse(const struct command_limits *limits, struct sp
     return STATUS_BAD_REQUEST;
 }
 
+enum status command_slot_parse(struct span text, uint16_t *slot)
+{
+    uint64_t number = 0;
+    if (span_parse_u64(text, &number) != STATUS_OK || number >= SLOTS_COUNT)
+        return STATUS_BAD_REQUEST;
+    *slot = (uint16_t)number;
+    return STATUS_OK;
+}
+
+enum status command_yes_no_parse(struct span text, const char *what, bool *yes, struct buf *error)
+{
+    *yes = span_is_nocase(text, "yes");
+    if (*yes || span_is_nocase(text, "no"))
+        return STATUS_OK;
+    buf_append_format(error, "%s must be yes or no, not '", what);
+    command_quote(error, text);
+    buf_append_text(error, "'");
+    return STATUS_BAD_REQUEST;
+}
+
 enum status command_expiry_resolve(const struct command_expiry *expiry, uint64_t now_ms, int64_t *expiry_ms)
 {
     int64_t when = expiry->amount;

@@ -14,6 +14,12 @@ MUST_CHECK enum status command_count_parse(struct span text, const char *what, u
 MUST_CHECK enum status command_timeout_parse(const struct command_limits *limits, struct span text,
                                              const char *what, uint32_t *timeout_ms, struct buf *error);
 
+/* 0 to SLOTS_COUNT - 1; BAD_REQUEST for anything else. */
+MUST_CHECK enum status command_slot_parse(struct span text, uint16_t *slot);
+
+/* "yes" or "no". */
+MUST_CHECK enum status command_yes_no_parse(struct span text, const char *what, bool *yes, struct buf *error);
+
 /* An expiry as clients give it. */
 struct command_expiry {
     int64_t amount;

@@ -10,6 +10,10 @@ enum parameter_set {
     PARAMETER_TIMEOUT = 8,
     PARAMETER_TTL = 16,
     PARAMETER_TTL_MS = 32,
+    PARAMETER_SLOPPY = 64,
+    PARAMETER_SLOT = 128,
+    PARAMETER_AFTER = 256,
+    PARAMETER_BYTES = 512,
 };
 
 struct parameter_name {
@@ -18,8 +22,10 @@ struct parameter_name {
 };
 
 static const struct parameter_name parameter_names[] = {
-    {PARAMETER_KEY, "key"},         {PARAMETER_R, "r"},     {PARAMETER_W, "w"},
-    {PARAMETER_TIMEOUT, "timeout"}, {PARAMETER_TTL, "ttl"}, {PARAMETER_TTL_MS, "ttl_ms"},
+    {PARAMETER_KEY, "key"},         {PARAMETER_R, "r"},       {PARAMETER_W, "w"},
+    {PARAMETER_TIMEOUT, "timeout"}, {PARAMETER_TTL, "ttl"},   {PARAMETER_TTL_MS, "ttl_ms"},
+    {PARAMETER_SLOPPY, "sloppy"},   {PARAMETER_SLOT, "slot"}, {PARAMETER_AFTER, "after"},
+    {PARAMETER_BYTES, "bytes"},
 };
 
 #define PARAMETER_NAMES_COUNT (sizeof parameter_names / sizeof parameter_names[0])
@@ -36,16 +42,19 @@ struct endpoint {
 };
 
 static const struct endpoint endpoints[] = {
-    {"/get", METHOD(GET) | METHOD(HEAD), "GET, HEAD", PARAMETER_KEY | PARAMETER_R | PARAMETER_TIMEOUT,
-     COMMAND_RONDO_GET, OPERATION_GET},
+    {"/get", METHOD(GET) | METHOD(HEAD), "GET, HEAD",
+     PARAMETER_KEY | PARAMETER_R | PARAMETER_TIMEOUT | PARAMETER_SLOPPY, COMMAND_RONDO_GET, OPERATION_GET},
     {"/put", METHOD(PUT) | METHOD(POST), "PUT, POST",
-     PARAMETER_KEY | PARAMETER_W | PARAMETER_TIMEOUT | PARAMETER_TTL | PARAMETER_TTL_MS, COMMAND_RONDO_PUT,
-     OPERATION_PUT},
+     PARAMETER_KEY | PARAMETER_W | PARAMETER_TIMEOUT | PARAMETER_TTL | PARAMETER_TTL_MS | PARAMETER_SLOPPY,
+     COMMAND_RONDO_PUT, OPERATION_PUT},
     {"/delete", METHOD(DELETE) | METHOD(POST), "DELETE, POST",
-     PARAMETER_KEY | PARAMETER_W | PARAMETER_TIMEOUT, COMMAND_DEL, OPERATION_DELETE},
+     PARAMETER_KEY | PARAMETER_W | PARAMETER_TIMEOUT | PARAMETER_SLOPPY, COMMAND_DEL, OPERATION_DELETE},
     {"/healthz", METHOD(GET) | METHOD(HEAD), "GET, HEAD", 0, COMMAND_HTTP_HEALTHZ, 0},
     {"/status", METHOD(GET) | METHOD(HEAD), "GET, HEAD", 0, COMMAND_HTTP_STATUS, 0},
     {"/ring", METHOD(GET) | METHOD(HEAD), "GET, HEAD", 0, COMMAND_HTTP_RING, 0},
+    {"/metrics", METHOD(GET) | METHOD(HEAD), "GET, HEAD", 0, COMMAND_HTTP_METRICS, 0},
+    {"/local/rows", METHOD(GET), "GET", PARAMETER_SLOT | PARAMETER_AFTER | PARAMETER_BYTES,
+     COMMAND_HTTP_LOCAL_ROWS, 0},
 };
 
 #define ENDPOINTS_COUNT (sizeof endpoints / sizeof endpoints[0])
@@ -95,10 +104,48 @@ static enum status parse_ttl(const struct parse *parse, struct span text, bool s
     return STATUS_OK;
 }
 
+static enum status refuse_number(const struct parse *parse, const char *range, struct span text)
+{
+    buf_append_text(parse->error, range);
+    buf_append_text(parse->error, ", not '");
+    command_quote(parse->error, text);
+    buf_append_text(parse->error, "'");
+    return STATUS_BAD_REQUEST;
+}
+
+static enum status parse_slot(const struct parse *parse, struct span text)
+{
+    parse->command->given |= COMMAND_GIVEN_SLOT;
+    if (command_slot_parse(text, &parse->command->slot) == STATUS_OK)
+        return STATUS_OK;
+    return refuse_number(parse, "slot must be a whole number from 0 to 16383", text);
+}
+
+_Static_assert(SLOTS_COUNT == 16384 && ROWS_BYTES_MAX == 4194304, "the texts say so");
+
+static enum status parse_bytes(const struct parse *parse, struct span text)
+{
+    uint64_t number = 0;
+    if (span_parse_u64(text, &number) != STATUS_OK || number < 1 || number > ROWS_BYTES_MAX)
+        return refuse_number(parse, "bytes must be a whole number from 1 to 4194304", text);
+    parse->command->bytes = (uint32_t)number;
+    return STATUS_OK;
+}
+
 static enum status parse_value(const struct parse *parse, unsigned parameter, struct span value)
 {
     struct command *command = parse->command;
     switch (parameter) {
+    case PARAMETER_SLOT:
+        return parse_slot(parse, value);
+    case PARAMETER_BYTES:
+        return parse_bytes(parse, value);
+    case PARAMETER_AFTER:
+        command->after = value;
+        return STATUS_OK;
+    case PARAMETER_SLOPPY:
+        command->given |= COMMAND_GIVEN_SLOPPY;
+        return command_yes_no_parse(value, "sloppy", &command->sloppy, parse->error);
     case PARAMETER_KEY:
         command->key = value;
         command->keys_count = 1;
@@ -147,7 +194,26 @@ static enum status parse_parameters(const struct parse *parse, const struct http
         buf_append_text(parse->error, "?key=K");
         return STATUS_BAD_REQUEST;
     }
+    if ((parse->endpoint->parameters & PARAMETER_SLOT) != 0 &&
+        (parse->command->given & COMMAND_GIVEN_SLOT) == 0) {
+        buf_append_text(parse->error, "the parameter slot is missing: ");
+        buf_append_text(parse->error, parse->endpoint->path);
+        buf_append_text(parse->error, "?slot=S");
+        return STATUS_BAD_REQUEST;
+    }
     return STATUS_OK;
+}
+
+/* Only requests about a key have a timeline. */
+static enum status parse_trace(const struct parse *parse, struct span text)
+{
+    parse->command->trace = span_is(text, "1") && parse->endpoint->operation != 0;
+    if (text.size == 0 || span_is(text, "0") || span_is(text, "1"))
+        return STATUS_OK;
+    buf_append_text(parse->error, "Rondo-Trace must be 1 (this request is traced) or 0, not '");
+    command_quote(parse->error, text);
+    buf_append_text(parse->error, "'");
+    return STATUS_BAD_REQUEST;
 }
 
 static const struct endpoint *endpoint_find(struct span path)
@@ -204,8 +270,9 @@ enum status http_command(const struct command_limits *limits, const struct http_
     command->operation = endpoint->operation;
     command->head = request->method == HTTP_METHOD_HEAD;
     command->context = request->context;
-    command->trace = request->trace;
-    enum status status = parse_parameters(&parse, request);
+    enum status status = parse_trace(&parse, request->trace);
+    if (status == STATUS_OK)
+        status = parse_parameters(&parse, request);
     if (status == STATUS_OK && endpoint->operation == OPERATION_PUT) {
         /* A forgotten body would quietly store an empty value. */
         if (!request->body_announced) {

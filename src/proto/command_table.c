@@ -57,6 +57,8 @@ const struct command_spec *command_find(struct span name)
         return find_between(name, COMMAND_READONLY, COMMAND_READONLY);
     case 9:
         return find_between(name, COMMAND_READWRITE, COMMAND_RONDO_PUT);
+    case 11:
+        return find_between(name, COMMAND_RONDO_TRACE, COMMAND_RONDO_TRACE);
     case 17:
         return find_between(name, COMMAND_RONDO_CONSISTENCY, COMMAND_RONDO_CONSISTENCY);
     default:

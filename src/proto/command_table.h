@@ -59,8 +59,10 @@ enum command_flags {
     X(READWRITE, "readwrite", 1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "cluster", "Accepted; the opposite of READONLY")  \
     X(RONDO_GET, "rondo.get", -2, COMMAND_FLAGS_READ, 1, 1, 1, "rondo", "Returns a key's value and version")          \
     X(RONDO_PUT, "rondo.put", -3, COMMAND_FLAGS_PUT, 1, 1, 1, "rondo", "Sets a key; answers the version written")     \
+    X(RONDO_TRACE, "rondo.trace", -3, COMMAND_FLAG_WRITE, 2, 2, 1, "rondo",                                           \
+      "Runs a command on one key; answers its reply and the timeline of its replicas")                                \
     X(RONDO_CONSISTENCY, "rondo.consistency", -1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "rondo",                         \
-      "Shows or sets R, W and the timeout of this connection")
+      "Shows or sets R, W, the timeout and SLOPPY of this connection")
 /* clang-format on */
 
 enum command_id {
@@ -73,6 +75,8 @@ enum command_id {
     COMMAND_HTTP_HEALTHZ = COMMAND_NAMED_END,
     COMMAND_HTTP_STATUS,
     COMMAND_HTTP_RING,
+    COMMAND_HTTP_METRICS,
+    COMMAND_HTTP_LOCAL_ROWS,
     COMMAND_ID_END,
 };
 
@@ -93,6 +97,7 @@ enum command_id {
     X(CLUSTER, CLUSTER_INFO, "info", 2, "Returns the cluster's state")                                                \
     X(CLUSTER, CLUSTER_MYID, "myid", 2, "Returns this node's id")                                                     \
     X(CLUSTER, CLUSTER_KEYSLOT, "keyslot", 3, "Returns the slot of a key")                                            \
+    X(CLUSTER, CLUSTER_COUNTKEYSINSLOT, "countkeysinslot", 3, "Returns the number of keys of a slot on this node")    \
     X(CLUSTER, CLUSTER_HELP, "help", 2, "Prints this help")                                                           \
     X(CONFIG, CONFIG_GET, "get", -3, "Returns the settings whose names match a pattern")                              \
     X(CONFIG, CONFIG_HELP, "help", 2, "Prints this help")                                                             \

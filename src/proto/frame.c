@@ -8,8 +8,11 @@
 const char *frame_type_name(enum frame_type type)
 {
     static const char *const names[FRAME_TYPE_MAX + 1] = {
-        "NONE",       "HELLO",    "WELCOME", "REFUSE", "PING",      "PONG",  "PUT",       "PUT_ACK", "GET",
-        "GET_ANSWER", "RING_ASK", "RING",    "EXEC",   "EXEC_DONE", "STATE", "STATS_ASK", "STATS",   "PASSED",
+        "NONE",          "HELLO",     "WELCOME",     "REFUSE",     "PING",     "PONG",     "PUT",
+        "PUT_ACK",       "GET",       "GET_ANSWER",  "RING_ASK",   "RING",     "EXEC",     "EXEC_DONE",
+        "STATE",         "STATS_ASK", "STATS",       "PASSED",     "GOSSIP",   "LIVENESS", "REPAIR",
+        "REPAIR_ANSWER", "HINTS_ASK", "HINTS_HELD",  "QUARANTINE", "ROWS_ASK", "ROWS",     "HEALING_ASK",
+        "HEALING",       "RUN",       "REPAIR_DONE",
     };
     return (unsigned)type <= FRAME_TYPE_MAX ? names[type] : "UNKNOWN";
 }
@@ -91,6 +94,27 @@ static bool read_flag(struct reader *reader)
     return byte == 1;
 }
 
+/* Flags of a request to a replica: the caller's own bit, and whether the node of a hint follows. */
+#define REPLICA_FLAG_OWN 1u
+#define REPLICA_FLAG_HINT 2u
+
+static void put_replica_flags(struct buf *buf, bool own, uint64_t hint_for)
+{
+    buf_put_u8(buf, (uint8_t)((own ? REPLICA_FLAG_OWN : 0) | (hint_for != 0 ? REPLICA_FLAG_HINT : 0)));
+    if (hint_for != 0)
+        buf_put_u64(buf, hint_for);
+}
+
+static bool read_replica_flags(struct reader *reader, uint64_t *hint_for)
+{
+    uint8_t flags = reader_u8(reader);
+    bool hint = (flags & REPLICA_FLAG_HINT) != 0;
+    *hint_for = hint ? reader_u64(reader) : 0;
+    if (flags > (REPLICA_FLAG_OWN | REPLICA_FLAG_HINT) || (hint && *hint_for == 0))
+        reader->failed = true;
+    return (flags & REPLICA_FLAG_OWN) != 0;
+}
+
 static enum status read_status(struct reader *reader)
 {
     uint8_t byte = reader_u8(reader);
@@ -130,6 +154,8 @@ void frame_put_hello(struct buf *buf, struct frame_head head, const struct frame
     buf_put_u64(buf, hello->cluster.high);
     buf_put_u64(buf, hello->node);
     buf_put_u64(buf, hello->directory);
+    buf_put_u64(buf, hello->runs);
+    buf_put_u64(buf, hello->run);
     buf_put_u16(buf, hello->shards);
     buf_put_u16(buf, hello->shard);
     buf_put_short(buf, hello->name);
@@ -149,6 +175,8 @@ enum status frame_read_hello(const struct frame *frame, struct frame_hello *hell
     hello->cluster.high = reader_u64(&reader);
     hello->node = reader_u64(&reader);
     hello->directory = reader_u64(&reader);
+    hello->runs = reader_u64(&reader);
+    hello->run = reader_u64(&reader);
     hello->shards = reader_u16(&reader);
     hello->shard = reader_u16(&reader);
     hello->name = reader_short(&reader);
@@ -208,6 +236,24 @@ enum status frame_read_refuse(const struct frame *frame, struct frame_refuse *re
     return reader_finish(&reader);
 }
 
+void frame_put_run(struct buf *buf, struct frame_head head, const struct frame_run *run)
+{
+    size_t start = frame_begin(buf, FRAME_RUN, head);
+    buf_put_u64(buf, run->directory);
+    buf_put_u64(buf, run->runs);
+    buf_put_u64(buf, run->run);
+    frame_end(buf, start);
+}
+
+enum status frame_read_run(const struct frame *frame, struct frame_run *run)
+{
+    struct reader reader = body_reader(frame, FRAME_RUN);
+    run->directory = reader_u64(&reader);
+    run->runs = reader_u64(&reader);
+    run->run = reader_u64(&reader);
+    return reader_finish(&reader);
+}
+
 static void put_clock_frame(struct buf *buf, enum frame_type type, struct frame_head head,
                             const struct frame_ping *ping)
 {
@@ -241,13 +287,13 @@ enum status frame_read_ping(const struct frame *frame, struct frame_ping *ping)
 void frame_put_put(struct buf *buf, struct frame_head head, const struct frame_put *put)
 {
     size_t start = frame_begin(buf, FRAME_PUT, head);
-    if (!buf_reserve(buf, 2 + 8 + 1 + 2 + put->key.size + 4 + put->record.size)) {
+    if (!buf_reserve(buf, 2 + 8 + 9 + 2 + put->key.size + 4 + put->record.size)) {
         frame_end(buf, start);
         return;
     }
     buf_put_u16(buf, put->slot);
     buf_put_u64(buf, put->deadline_ms);
-    buf_put_u8(buf, put->write_back);
+    put_replica_flags(buf, put->write_back, put->hint_for);
     buf_put_short(buf, put->key);
     buf_put_long(buf, put->record);
     frame_end(buf, start);
@@ -258,7 +304,7 @@ enum status frame_read_put(const struct frame *frame, struct frame_put *put)
     struct reader reader = body_reader(frame, FRAME_PUT);
     put->slot = read_slot(&reader);
     put->deadline_ms = reader_u64(&reader);
-    put->write_back = read_flag(&reader);
+    put->write_back = read_replica_flags(&reader, &put->hint_for);
     put->key = reader_short(&reader);
     put->record = read_record(&reader, false);
     return reader_finish(&reader);
@@ -287,7 +333,7 @@ void frame_put_get(struct buf *buf, struct frame_head head, const struct frame_g
     size_t start = frame_begin(buf, FRAME_GET, head);
     buf_put_u16(buf, get->slot);
     buf_put_u64(buf, get->deadline_ms);
-    buf_put_u8(buf, get->digest);
+    put_replica_flags(buf, get->digest, get->hint_for);
     buf_put_short(buf, get->key);
     frame_end(buf, start);
 }
@@ -297,7 +343,7 @@ enum status frame_read_get(const struct frame *frame, struct frame_get *get)
     struct reader reader = body_reader(frame, FRAME_GET);
     get->slot = read_slot(&reader);
     get->deadline_ms = reader_u64(&reader);
-    get->digest = read_flag(&reader);
+    get->digest = read_replica_flags(&reader, &get->hint_for);
     get->key = reader_short(&reader);
     return reader_finish(&reader);
 }
@@ -351,6 +397,8 @@ void frame_put_exec(struct buf *buf, struct frame_head head, uint16_t slot, cons
     buf_put_u8(buf, (uint8_t)operation->kind);
     buf_put_u8(buf, operation->r);
     buf_put_u8(buf, operation->w);
+    buf_put_u8(buf, operation->sloppy);
+    buf_put_u8(buf, operation->trace);
     buf_put_u32(buf, operation->timeout_ms);
     buf_put_u64(buf, operation->expiry_ms);
     buf_put_short(buf, operation->key);
@@ -368,6 +416,8 @@ enum status frame_read_exec(const struct frame *frame, uint16_t *slot, struct op
     operation->kind = (enum operation_kind)kind;
     operation->r = reader_u8(&reader);
     operation->w = reader_u8(&reader);
+    operation->sloppy = read_flag(&reader);
+    operation->trace = read_flag(&reader);
     operation->timeout_ms = reader_u32(&reader);
     operation->expiry_ms = reader_u64(&reader);
     operation->key = reader_short(&reader);
@@ -385,6 +435,7 @@ void frame_put_exec_done(struct buf *buf, struct frame_head head, const struct r
     buf_put_u8(buf, result->found);
     version_put(buf, result->version);
     buf_put_u64(buf, result->expiry_ms);
+    buf_put_short(buf, result->trace);
     buf_put_long(buf, result->value);
     frame_end(buf, start);
 }
@@ -402,6 +453,7 @@ enum status frame_read_exec_done(const struct frame *frame, struct result *resul
     result->found = read_flag(&reader);
     result->version = version_read(&reader);
     result->expiry_ms = reader_u64(&reader);
+    result->trace = reader_short(&reader);
     result->value = reader_long(&reader);
     return reader_finish(&reader);
 }

@@ -6,7 +6,7 @@
  * epoch is the sender's ring epoch (DESIGN "epoch fencing").
  *
  * A connection starts with HELLO from the side that opened it; the other side answers WELCOME or REFUSE on the
- * same connection, and nothing else ever goes in that direction. Version 1; a peer of another version is refused
+ * same connection, and nothing else ever goes in that direction. Version 2; a peer of another version is refused
  * with a text that says so. Bodies are little endian; docs/peer-protocol.md has the tables.
  *
  * Encoders append one whole frame to a struct buf, which fails stickily when its budget is used up. Decoders give
@@ -20,7 +20,7 @@
 #include "model/record.h"
 
 #define FRAME_HEADER_BYTES 24
-#define FRAME_PROTOCOL_VERSION 1
+#define FRAME_PROTOCOL_VERSION 2
 #define FRAME_HELLO_MAGIC 0x4f444e52u /* "RNDO" */
 #define FRAME_BY_SLOT 0xff
 
@@ -42,8 +42,22 @@ enum frame_type {
     FRAME_STATS_ASK = 15, /* between the shards of a node: counters for INFO and /status */
     FRAME_STATS = 16,
     FRAME_PASSED = 17, /* between the shards of a node: a frame of another node that came to the wrong one */
+    FRAME_GOSSIP = 18, /* what would be a gossip datagram, over the connection */
+    FRAME_LIVENESS = 19, /* shard 0 to its siblings: what gossip says of a node */
+    FRAME_REPAIR = 20,   /* anti-entropy: purge floors and a message of repair/exchange.h */
+    FRAME_REPAIR_ANSWER = 21,
+    FRAME_HINTS_ASK = 22,  /* which slots have hints with you? */
+    FRAME_HINTS_HELD = 23, /* these */
+    FRAME_QUARANTINE = 24, /* to shard 0 from its siblings: slots that are damaged, or healed */
+    FRAME_ROWS_ASK =
+        25, /* between the shards of a node: a slot's rows, for /local/rows, or how many keys it has */
+    FRAME_ROWS = 26,
+    FRAME_HEALING_ASK = 27, /* between the shards of a node: hints, repair and tombstones, for /status */
+    FRAME_HEALING = 28,
+    FRAME_RUN = 29,         /* to shard 0: how far the sender's data directory has come */
+    FRAME_REPAIR_DONE = 30, /* an exchange ended: all its slots are equal but these */
 };
-#define FRAME_TYPE_MAX 17
+#define FRAME_TYPE_MAX 30
 
 struct frame {
     enum frame_type type;
@@ -76,6 +90,8 @@ struct frame_hello {
     struct hash_128 cluster; /* the cluster's id */
     uint64_t node;
     uint64_t directory; /* id of the sender's data directory */
+    uint64_t runs;      /* how far that has come (store/meta.h) */
+    uint64_t run;       /* id of the sender's run of it */
     uint16_t shards;    /* K of the sender */
     uint16_t shard;     /* the sender's shard; the link is for shard mod the receiver's K */
     struct span name;
@@ -90,7 +106,7 @@ struct frame_welcome {
     uint16_t shards;
     /* The answerer remembers the asker under another directory id: the asker has lost its disk. */
     bool knew_other_directory;
-    /* It saw a newer directory of the asker before: this one is an old one put back. */
+    /* It saw a newer directory of the asker before, or a newer state of this one: an old one was put back. */
     bool superseded;
     struct span resp_address;
     struct span http_address;
@@ -108,6 +124,16 @@ void frame_put_welcome(struct buf *buf, struct frame_head head, const struct fra
 MUST_CHECK enum status frame_read_welcome(const struct frame *frame, struct frame_welcome *welcome);
 void frame_put_refuse(struct buf *buf, struct frame_head head, const struct frame_refuse *refuse);
 MUST_CHECK enum status frame_read_refuse(const struct frame *frame, struct frame_refuse *refuse);
+
+/* What HELLO says of the sender's data directory, again. */
+struct frame_run {
+    uint64_t directory;
+    uint64_t runs;
+    uint64_t run;
+};
+
+void frame_put_run(struct buf *buf, struct frame_head head, const struct frame_run *run);
+MUST_CHECK enum status frame_read_run(const struct frame *frame, struct frame_run *run);
 
 /* ---- clocks --------------------------------------------------------------------------------------------- */
 
@@ -128,6 +154,7 @@ struct frame_put {
     uint16_t slot;
     uint64_t deadline_ms; /* wall clock; dropped past it */
     bool write_back;      /* read repair: not counted as a client's write */
+    uint64_t hint_for;    /* keep it as a hint for this node, which cannot be reached; 0 = merge it */
     struct span key;
     struct span record;
 };
@@ -141,7 +168,8 @@ struct frame_put_ack {
 struct frame_get {
     uint16_t slot;
     uint64_t deadline_ms;
-    bool digest; /* the version will do, unless the record is small */
+    bool digest;       /* the version will do, unless the record is small */
+    uint64_t hint_for; /* what is kept as a hint for this node; 0 = what the replica holds */
     struct span key;
 };
 
@@ -183,7 +211,7 @@ MUST_CHECK enum status frame_read_exec_done(const struct frame *frame, struct re
 void frame_put_passed(struct buf *buf, struct frame_head head, uint64_t node, struct span frame);
 MUST_CHECK enum status frame_read_passed(const struct frame *frame, uint64_t *node, struct frame *passed);
 
-/* A frame whose body is bytes known only to the two shards (STATE, STATS_ASK, STATS). */
+/* A frame whose body is bytes known only to the two ends (STATE, STATS_ASK, STATS, LIVENESS; GOSSIP). */
 void frame_put_raw(struct buf *buf, enum frame_type type, struct frame_head head, struct span body);
 
 /* The type's name for logs and timelines ("PUT_ACK"); static storage. */

@@ -110,7 +110,8 @@ void http_reply(struct buf *buf, const struct http_reply *reply)
     assert(!bodiless || reply->body.size == 0);
 
     size_t start = buf->size;
-    if (!buf_reserve(buf, 256 + reply->context.size + (reply->head ? 0 : reply->body.size)))
+    if (!buf_reserve(buf,
+                     256 + reply->context.size + reply->trace.size + (reply->head ? 0 : reply->body.size)))
         return;
     buf_append_text(buf, "HTTP/1.1 ");
     buf_append_u64(buf, reply->http_status);
@@ -122,6 +123,10 @@ void http_reply(struct buf *buf, const struct http_reply *reply)
         header_number(buf, "Content-Length", reply->body.size);
     if (reply->context.size > 0)
         header(buf, "Rondo-Context", reply->context);
+    if (reply->trace.size > 0)
+        header(buf, "Rondo-Trace", reply->trace);
+    if (reply->expiry_ms > 0)
+        header_number(buf, "Rondo-Expiry-Ms", reply->expiry_ms);
     if (reply->retry_after_s > 0)
         header_number(buf, "Retry-After", reply->retry_after_s);
     header_text(buf, "Allow", reply->allow);

@@ -14,6 +14,8 @@ struct http_reply {
     const char *allow;
     const char *location;
     struct span context; /* Rondo-Context; empty = none */
+    struct span trace;   /* Rondo-Trace; likewise */
+    uint64_t expiry_ms;  /* Rondo-Expiry-Ms, absolute; 0 = none */
     struct span body;
 };
 

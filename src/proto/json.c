@@ -43,6 +43,17 @@ static struct utf8_sequence utf8_sequence_at(struct span bytes)
     return (struct utf8_sequence){.size = size, .valid = true};
 }
 
+bool json_is_text(struct span bytes)
+{
+    while (bytes.size > 0) {
+        struct utf8_sequence sequence = utf8_sequence_at(bytes);
+        if (!sequence.valid)
+            return false;
+        bytes = span_of(bytes.data + sequence.size, bytes.size - sequence.size);
+    }
+    return true;
+}
+
 /* The escape of an ASCII byte that may not stand for itself, or NULL. */
 static const char *short_escape(uint8_t byte)
 {

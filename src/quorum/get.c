@@ -135,6 +135,17 @@ static uint8_t find_unseen(const struct get_quorum *get)
     return REPLICAS_MAX;
 }
 
+/* A record on its way is waited for, unless another replica has brought that version meanwhile. */
+static bool awaits_record(const struct get_quorum *get)
+{
+    for (uint8_t i = 0; i < get->replicas; i++) {
+        const struct get_replica *replica = &get->replica[i];
+        if (replica->state == GET_FETCHING && !version_equal(replica->version, get->merged))
+            return true;
+    }
+    return false;
+}
+
 /* Replicas that answered with something older come first, then those not asked. */
 static uint8_t find_write_target(const struct get_quorum *get)
 {
@@ -149,6 +160,16 @@ static uint8_t find_write_target(const struct get_quorum *get)
             idle = i;
     }
     return idle;
+}
+
+uint8_t get_hedge_write(const struct get_quorum *get)
+{
+    bool reading =
+        get_answers_counted(get) < get->needed || find_unseen(get) != REPLICAS_MAX || awaits_record(get);
+    bool writing = false;
+    for (uint8_t i = 0; i < get->replicas; i++)
+        writing |= get->replica[i].write == GET_WRITE_SENT;
+    return writing && !reading ? find_write_target(get) : REPLICAS_MAX;
 }
 
 static enum get_decision decide_holders(struct get_quorum *get)
@@ -188,7 +209,7 @@ enum get_decision get_decide(struct get_quorum *get, bool deadline_passed)
     get->chosen = find_unseen(get);
     if (get->chosen != REPLICAS_MAX)
         return GET_FETCH;
-    if (first_in_state(get, GET_FETCHING) != REPLICAS_MAX)
+    if (awaits_record(get))
         return GET_WAIT;
     return decide_holders(get);
 }

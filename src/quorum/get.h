@@ -82,6 +82,9 @@ uint8_t get_answers_counted(const struct get_quorum *get);
 /* A replica that can be asked as a hedge, or REPLICAS_MAX. */
 uint8_t get_hedge(const struct get_quorum *get);
 
+/* While only write-backs are waited for: one more replica that can be written to, or REPLICAS_MAX. */
+uint8_t get_hedge_write(const struct get_quorum *get);
+
 /* What to do next; after ASK, FETCH or WRITE_BACK it is carried out and this is called again, until WAIT, DONE
  * or FAILED. */
 enum get_decision get_decide(struct get_quorum *get, bool deadline_passed);

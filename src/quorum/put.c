@@ -40,7 +40,14 @@ void put_refused(struct put_quorum *put, uint8_t replica, enum status reason)
     if (put->state[replica] != PUT_ASKED && put->state[replica] != PUT_LOST)
         return;
     put->state[replica] = PUT_REFUSED;
+    put->reason[replica] = (uint8_t)reason;
     put->refusal = reason;
+}
+
+void put_purged(struct put_quorum *put, uint8_t replica, struct stamp floor)
+{
+    put_refused(put, replica, STATUS_PURGED);
+    put->highest = stamp_max(put->highest, floor);
 }
 
 void put_lost(struct put_quorum *put, uint8_t replica)
@@ -71,6 +78,12 @@ enum put_decision put_decide(const struct put_quorum *put, bool deadline_passed)
         bool beaten = stamp_compare(put->highest, put->own) > 0;
         return beaten && put->round == 1 ? PUT_RESTAMP : PUT_DONE;
     }
+    /* Those that purged take it under a higher stamp. */
+    uint8_t purged = 0;
+    for (uint8_t i = 0; i < put->replicas; i++)
+        purged = (uint8_t)(purged + (put->state[i] == PUT_REFUSED && put->reason[i] == STATUS_PURGED));
+    if (purged > 0 && acks + purged >= put->needed && put->round == 1 && !deadline_passed)
+        return PUT_RESTAMP;
     if (acks + asked >= put->needed && !deadline_passed)
         return PUT_WAIT;
     bool maybe_held = put->maybe_applied || acks > 0 || asked > 0 || count_state(put, PUT_LOST) > 0;
@@ -85,6 +98,8 @@ void put_restart(struct put_quorum *put, struct stamp own)
     put->maybe_applied = true;
     put->own = own;
     put->highest = own;
-    for (uint8_t i = 0; i < put->replicas; i++)
+    for (uint8_t i = 0; i < put->replicas; i++) {
         put->state[i] = PUT_UNSENT;
+        put->reason[i] = STATUS_OK;
+    }
 }

@@ -35,8 +35,9 @@ struct put_quorum {
     bool was_live;       /* an acknowledging replica held a live value before */
     enum status refusal; /* the last reason given; OK when none */
     struct stamp own;
-    struct stamp highest;        /* held by those who acknowledged, in this round */
-    uint8_t state[REPLICAS_MAX]; /* enum put_state */
+    struct stamp highest;         /* held by those who acknowledged, in this round */
+    uint8_t state[REPLICAS_MAX];  /* enum put_state */
+    uint8_t reason[REPLICAS_MAX]; /* enum status: why it was refused there, in this round */
 };
 
 struct put_options {
@@ -56,6 +57,10 @@ void put_acked(struct put_quorum *put, uint8_t replica, struct stamp held, bool 
 
 /* The replica applied nothing. */
 void put_refused(struct put_quorum *put, uint8_t replica, enum status reason);
+
+/* The replica applied nothing because it has purged something newer under this key: the write is to be stamped above
+ * `floor`. */
+void put_purged(struct put_quorum *put, uint8_t replica, struct stamp floor);
 
 /* No answer will come: the connection broke. A replica that was never asked stays PUT_UNSENT. */
 void put_lost(struct put_quorum *put, uint8_t replica);

@@ -86,6 +86,11 @@ uint64_t exchange_started_us(const struct exchange *exchange)
     return exchange->started_us;
 }
 
+uint32_t exchange_slot_count(const struct exchange *exchange)
+{
+    return exchange->slot_count;
+}
+
 struct exchange_slot_result exchange_slot_result(const struct exchange *exchange, uint32_t index)
 {
     assert(index < exchange->slot_count);
@@ -317,10 +322,12 @@ static void send_roots(struct exchange *exchange)
 {
     exchange_start_message(exchange, EXCHANGE_ROOTS);
     put_varint(&exchange->out, exchange->slot_count);
+    uint16_t before = SLOTS_COUNT;
     for (uint32_t i = 0; i < exchange->slot_count; i++) {
         struct merkle_node root = merkle_node(exchange->merkle, exchange->slots[i].slot, 0, 0);
-        put_varint(&exchange->out, exchange->slots[i].slot);
-        buf_put_u64(&exchange->out, root.known ? node_digest(&root, exchange->session) : 0);
+        put_root(&exchange->out, before, exchange->slots[i].slot,
+                 root.known ? root_digest(&root, exchange->session) : 0);
+        before = exchange->slots[i].slot;
     }
     exchange_end_message(exchange);
 }

@@ -150,6 +150,8 @@ MUST_CHECK enum status exchange_answer(struct exchange *exchange, struct span an
 bool exchange_merge_next(struct exchange *exchange, struct exchange_record *record);
 void exchange_merged(struct exchange *exchange);
 
+uint32_t exchange_slot_count(const struct exchange *exchange);
+
 /* The result of the slot at index (< slot_count), in any state. */
 struct exchange_slot_result exchange_slot_result(const struct exchange *exchange, uint32_t index);
 
@@ -162,6 +164,9 @@ struct exchange_serve;
 MUST_CHECK enum status exchange_serve_begin(struct alloc *alloc, const struct merkle *merkle,
                                             struct span message, struct exchange_serve **serve);
 void exchange_serve_free(struct exchange_serve *serve);
+
+/* Whether it begins an exchange: it is about its slots, each once. */
+bool exchange_serve_begins(const struct exchange_serve *serve);
 
 /* The slots it is about, with repetitions: false past the last. The caller checks them, and refuses. */
 bool exchange_serve_slot(const struct exchange_serve *serve, uint32_t index, uint16_t *slot);

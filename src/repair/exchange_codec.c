@@ -56,6 +56,14 @@ uint64_t row_digest(const struct hash_128 *row, uint64_t salt)
     return hash_64(span_of(bytes, sizeof bytes), salt);
 }
 
+#define ROOT_DIGEST_BITS 48
+
+uint64_t root_digest(const struct merkle_node *root, uint64_t salt)
+{
+    uint64_t digest = node_digest(root, salt) & ((UINT64_C(1) << ROOT_DIGEST_BITS) - 1);
+    return digest == 0 ? 1 : digest;
+}
+
 bool children_from_tree(const struct merkle *merkle, const struct branch *branch, uint8_t step,
                         struct merkle_node *children)
 {
@@ -162,6 +170,27 @@ uint64_t read_varint(struct reader *reader, uint64_t max)
     }
     reader->failed = true;
     return 0;
+}
+
+void put_root(struct buf *buf, uint16_t before, uint16_t slot, uint64_t digest)
+{
+    assert(before == SLOTS_COUNT || slot > before);
+    put_varint(buf, before == SLOTS_COUNT ? slot : (uint64_t)(slot - before - 1));
+    buf_put_u32(buf, (uint32_t)digest);
+    buf_put_u16(buf, (uint16_t)(digest >> 32));
+}
+
+uint16_t read_root(struct reader *reader, uint16_t before, uint64_t *digest)
+{
+    uint64_t first = before == SLOTS_COUNT ? 0 : before + UINT64_C(1);
+    if (first >= SLOTS_COUNT) {
+        reader->failed = true;
+        return 0;
+    }
+    uint64_t slot = first + read_varint(reader, SLOTS_COUNT - 1 - first);
+    *digest = reader_u32(reader);
+    *digest |= (uint64_t)reader_u16(reader) << 32;
+    return (uint16_t)slot;
 }
 
 void put_branch(struct buf *buf, const struct branch *branch)

@@ -52,6 +52,9 @@ void branch_need(const struct branch *branch, struct exchange_need *need);
 uint64_t node_digest(const struct merkle_node *node, uint64_t salt);
 uint64_t row_digest(const struct hash_128 *row, uint64_t salt);
 
+/* 48 bits of a root, never 0; in ROOTS there is one for every slot, in every round. */
+uint64_t root_digest(const struct merkle_node *root, uint64_t salt);
+
 /* The children of a branch after `step` levels: from the tree (true), or zeroed to be summed from rows
  * (false). */
 bool children_from_tree(const struct merkle *merkle, const struct branch *branch, uint8_t step,
@@ -72,6 +75,10 @@ void put_head(struct buf *buf, enum exchange_type type, uint64_t session, uint32
 /* Numbers of 1 to 10 bytes, 7 bits in each, low ones first, the shortest form only. */
 void put_varint(struct buf *buf, uint64_t number);
 uint64_t read_varint(struct reader *reader, uint64_t max);
+
+/* A slot as its distance from the one before, SLOTS_COUNT for none; and its root's digest, 0 = unknown. */
+void put_root(struct buf *buf, uint16_t before, uint16_t slot, uint64_t digest);
+uint16_t read_root(struct reader *reader, uint16_t before, uint64_t *digest);
 
 void put_branch(struct buf *buf, const struct branch *branch);
 void read_branch(struct reader *reader, struct branch *branch);

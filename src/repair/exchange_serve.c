@@ -64,9 +64,10 @@ static enum status make_room(struct exchange_serve *serve, uint64_t branches, ui
 
 static void read_roots(struct exchange_serve *serve, struct reader *reader, uint32_t count)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        serve->branches[i].branch.slot = (uint16_t)read_varint(reader, SLOTS_COUNT - 1);
-        serve->digests[i] = reader_u64(reader);
+    uint16_t before = SLOTS_COUNT;
+    for (uint32_t i = 0; i < count && !reader->failed; i++) {
+        before = read_root(reader, before, &serve->digests[i]);
+        serve->branches[i].branch.slot = before;
     }
     serve->digest_count = count;
 }
@@ -227,6 +228,11 @@ void exchange_serve_free(struct exchange_serve *serve)
     alloc_put(serve->alloc, serve, sizeof *serve);
 }
 
+bool exchange_serve_begins(const struct exchange_serve *serve)
+{
+    return serve->head.type == EXCHANGE_ROOTS;
+}
+
 bool exchange_serve_slot(const struct exchange_serve *serve, uint32_t index, uint16_t *slot)
 {
     if (index >= serve->branch_count)
@@ -265,7 +271,7 @@ static void answer_roots(struct exchange_serve *serve)
         for (uint32_t i = first; i < first + 8 && i < serve->branch_count; i++) {
             struct merkle_node *root = &roots[i - first];
             *root = merkle_node(serve->merkle, serve->branches[i].branch.slot, 0, 0);
-            bool equal = root->known && node_digest(root, serve->head.session) == serve->digests[i];
+            bool equal = root->known && root_digest(root, serve->head.session) == serve->digests[i];
             differs = (uint8_t)(differs | (equal ? 0u : 1u) << (i - first));
         }
         buf_put_u8(&serve->out, differs);

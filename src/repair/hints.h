@@ -21,17 +21,16 @@
 #include "base/map.h"
 #include "model/key.h"
 #include "model/record.h"
+#include "model/reserved.h"
 
 /* ---- the reserved keys --------------------------------------------------------------------------------- */
 
-/* Prefixes where a slot's number would be, both past the last slot. */
-#define HINT_PREFIX 0xffffu
-#define HINT_SYNC_PREFIX 0xfffeu
-_Static_assert(HINT_SYNC_PREFIX >= SLOTS_COUNT, "reserved keys come after those of all slots");
+#define HINT_PREFIX RESERVED_HINT
+#define HINT_SYNC_PREFIX RESERVED_SYNC
 
 /* A hint: prefix | target (8 bytes) | slot (2 bytes) | key; all numbers big endian, so that a target is one
  * contiguous range, ordered by slot. A sync mark: prefix | target | slot. */
-#define HINT_KEY_HEAD_BYTES 12u
+#define HINT_KEY_HEAD_BYTES RESERVED_HINT_HEAD_BYTES
 
 /* A longer key cannot be hinted, since keys carry 16 bits of size in the log: its slot is marked instead. */
 #define HINTED_KEY_BYTES_MAX (KEY_BYTES_MAX_HARD - HINT_KEY_HEAD_BYTES)
@@ -63,7 +62,7 @@ MUST_CHECK enum status hint_row_read(struct span bytes, uint8_t *flags, struct s
 
 /* Hints under way to one target; at 1 KiB each a round trip of 10 ms moves 25 MB/s, more than any sensible
  * rate. */
-#define HINT_WINDOW_MAX 256u
+#define HINT_WINDOW_MAX 1024u
 
 struct hints_options {
     struct alloc *alloc;         /* must outlive the books */

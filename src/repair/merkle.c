@@ -10,32 +10,35 @@ _Static_assert(MERKLE_LEAF_KEYS_GROWN < MERKLE_LEAF_KEYS_MAX, "growing leaves ro
 void merkle_init(struct merkle *merkle, struct alloc *alloc)
 {
     *merkle = (struct merkle){.alloc = alloc};
-    map_init(&merkle->trees, alloc);
 }
 
 void merkle_free(struct merkle *merkle)
 {
-    uint32_t at = 0;
-    for (struct merkle_tree *tree = map_next(&merkle->trees, &at); tree != NULL;
-         tree = map_next(&merkle->trees, &at)) {
-        merkle_tree_drop(merkle, tree->fresh);
-        merkle_tree_drop(merkle, tree);
-    }
-    map_free(&merkle->trees);
+    for (uint32_t slot = 0; slot < SLOTS_COUNT; slot++)
+        merkle_clear(merkle, (uint16_t)slot);
 }
 
 /* ---- hashes -------------------------------------------------------------------------------------------- */
 
-struct hash_128 merkle_row_hash(struct span key, struct version version)
+struct hash_128 merkle_key_hash(struct span key)
 {
-    /* The key is hashed first, alone, so that neither it nor the version must be copied beside the other. */
-    struct hash_128 of_key = hash_128_of(key, 0);
-    uint64_t words[6] = {of_key.low,          of_key.high,           version.value.time,
+    return hash_128_of(key, 0);
+}
+
+struct hash_128 merkle_version_hash(struct hash_128 key_hash, struct version version)
+{
+    uint64_t words[6] = {key_hash.low,        key_hash.high,         version.value.time,
                          version.value.actor, version.override.time, version.override.actor};
     uint8_t bytes[sizeof words];
     for (size_t i = 0; i < 6; i++)
         store_u64(bytes + 8 * i, words[i]);
     return hash_128_of(span_of(bytes, sizeof bytes), 1);
+}
+
+struct hash_128 merkle_row_hash(struct span key, struct version version)
+{
+    /* The key is hashed first, alone, so that neither it nor the version must be copied beside the other. */
+    return merkle_version_hash(merkle_key_hash(key), version);
 }
 
 uint16_t merkle_tag(struct span key)
@@ -87,7 +90,7 @@ void merkle_tree_drop(struct merkle *merkle, struct merkle_tree *tree)
 struct merkle_tree *merkle_tree_of(const struct merkle *merkle, uint16_t slot)
 {
     assert(slot < SLOTS_COUNT);
-    return map_get(&merkle->trees, (uint64_t)slot + 1);
+    return merkle->trees[slot];
 }
 
 bool merkle_lost(const struct merkle *merkle, uint16_t slot)
@@ -107,7 +110,7 @@ void merkle_clear(struct merkle *merkle, uint16_t slot)
     merkle_set_lost(merkle, slot, false);
     if (tree == NULL)
         return;
-    (void)map_take(&merkle->trees, (uint64_t)slot + 1);
+    merkle->trees[slot] = NULL;
     merkle_tree_drop(merkle, tree->fresh);
     merkle_tree_drop(merkle, tree);
 }
@@ -121,15 +124,8 @@ void merkle_forget(struct merkle *merkle, uint16_t slot)
 void merkle_tree_install(struct merkle *merkle, struct merkle_tree *tree)
 {
     assert(tree->first == 0 && tree->leaf_count == UINT32_C(1) << tree->depth);
-    uint16_t slot = tree->slot;
-    (void)map_take(&merkle->trees, (uint64_t)slot + 1);
-    merkle_set_lost(merkle, slot, false);
-    if (map_put(&merkle->trees, (uint64_t)slot + 1, tree) == STATUS_OK)
-        return;
-    merkle_tree_drop(merkle, tree->fresh);
-    merkle_tree_drop(merkle, tree);
-    merkle_set_lost(merkle, slot, true);
-    merkle->slots_lost_for_memory++;
+    merkle->trees[tree->slot] = tree;
+    merkle_set_lost(merkle, tree->slot, false);
 }
 
 struct merkle_tree *merkle_tree_first(struct merkle *merkle, uint16_t slot)
@@ -141,7 +137,7 @@ struct merkle_tree *merkle_tree_first(struct merkle *merkle, uint16_t slot)
         return NULL;
     }
     merkle_tree_install(merkle, tree);
-    return merkle_tree_of(merkle, slot);
+    return tree;
 }
 
 struct merkle_leaf *merkle_tree_leaf(struct merkle_tree *tree, uint16_t tag)
@@ -217,6 +213,16 @@ static void leaf_apply(struct merkle_tree *tree, struct merkle_leaf *leaf, const
     /* In a leaf that is being rescanned the count may pass through numbers below zero. */
     leaf->count += (uint32_t)change->after_counted - (uint32_t)change->before_counted;
     tree->count += (uint64_t)change->after_counted - (uint64_t)change->before_counted;
+}
+
+void merkle_prefetch(const struct merkle *merkle, uint16_t slot)
+{
+    const struct merkle_tree *tree = merkle_tree_of(merkle, slot);
+    if (tree == NULL)
+        return;
+    /* The head, and the leaf of a tree that has one: of others the leaf is not known yet. */
+    __builtin_prefetch(tree, 1);
+    __builtin_prefetch(tree->leaves, 1);
 }
 
 bool merkle_leaf_impossible(const struct merkle_leaf *leaf)

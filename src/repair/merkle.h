@@ -23,7 +23,6 @@
 #define RONDO_REPAIR_MERKLE_H
 
 #include "base/hash.h"
-#include "base/map.h"
 #include "model/key.h"
 #include "model/record.h"
 
@@ -44,9 +43,9 @@ struct merkle_tree;
 
 struct merkle {
     struct alloc *alloc;
-    struct map trees;               /* by slot + 1 */
-    uint8_t lost[SLOTS_COUNT / 8];  /* a bit for each slot of which nothing is known */
-    uint64_t changes_blind;         /* writes that made or found a leaf dirty */
+    struct merkle_tree *trees[SLOTS_COUNT]; /* by slot: every write looks here, so it is a table and no map */
+    uint8_t lost[SLOTS_COUNT / 8];          /* a bit for each slot of which nothing is known */
+    uint64_t changes_blind;                 /* writes that made or found a leaf dirty */
     uint64_t changes_inconsistent;  /* a known old version that the tree cannot have held: a bug or bit rot */
     uint64_t slots_lost_for_memory; /* trees given up because their memory could not be had */
 };
@@ -59,6 +58,10 @@ void merkle_free(struct merkle *merkle);
 
 /* What a row adds to its leaf. */
 struct hash_128 merkle_row_hash(struct span key, struct version version);
+
+/* The same in two steps, for one key in several versions. */
+struct hash_128 merkle_key_hash(struct span key);
+struct hash_128 merkle_version_hash(struct hash_128 key_hash, struct version version);
 
 /* The 16-bit tag hash of a key: its place in the tree; bytes 2 and 3 of its cold key. */
 uint16_t merkle_tag(struct span key);
@@ -73,6 +76,9 @@ struct merkle_change {
     struct hash_128 before; /* merkle_row_hash of the old version */
     struct hash_128 after;
 };
+
+/* A change of the slot follows soon: its tree comes into the processor's cache while the caller does other work. */
+void merkle_prefetch(const struct merkle *merkle, uint16_t slot);
 
 /* A row changed and its old version is known (or it is known that there was none). Without memory for a
  * slot's first tree the slot becomes lost. */

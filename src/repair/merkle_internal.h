@@ -29,11 +29,10 @@ void merkle_tree_drop(struct merkle *merkle, struct merkle_tree *tree);
 /* The slot's tree, or NULL. */
 struct merkle_tree *merkle_tree_of(const struct merkle *merkle, uint16_t slot);
 
-/* Makes it the slot's tree (a previous one is the caller's to drop); without memory the slot is lost. */
+/* Makes it the slot's tree; a previous one is the caller's to drop. */
 void merkle_tree_install(struct merkle *merkle, struct merkle_tree *tree);
 
-/* A first tree of one clean leaf; NULL without memory: the slot is then lost.
- * */
+/* A first tree of one clean leaf; NULL without memory: the slot is then lost. */
 struct merkle_tree *merkle_tree_first(struct merkle *merkle, uint16_t slot);
 
 /* The leaf that covers a tag, or NULL outside the run. */

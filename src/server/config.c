@@ -32,8 +32,17 @@ static const struct {
     [CONFIG_KEY_BYTES_MAX] = {"key-bytes-max", "16K", "16K"},
     [CONFIG_VALUE_BYTES_MAX] = {"value-bytes-max", "16M", "16M"},
     [CONFIG_REQUEST_TIMEOUT] = {"request-timeout", "2000", "2000"},
+    [CONFIG_REQUEST_TIMEOUT_MAX] = {"request-timeout-max", "60s", "60s"},
     [CONFIG_CLIENTS_MAX] = {"clients-max", "10000", "10000"},
     [CONFIG_LOG_LEVEL] = {"log-level", "info", "warning"},
+    [CONFIG_LOG_FORMAT] = {"log-format", "logfmt", "json"},
+    [CONFIG_HINTS] = {"hints", "on", "off"},
+    [CONFIG_HINT_BYTES_MAX] = {"hint-bytes-max", "1G", "4G"},
+    [CONFIG_HINT_BANDWIDTH] = {"hint-bandwidth", "16M", "64M"},
+    [CONFIG_REPAIR] = {"repair", "on", "off"},
+    [CONFIG_REPAIR_INTERVAL] = {"repair-interval", "10m", "1h"},
+    [CONFIG_REPAIR_BANDWIDTH] = {"repair-bandwidth", "32M", "64M"},
+    [CONFIG_RESCAN_INTERVAL] = {"rescan-interval", "24h", "7d"},
     [CONFIG_INSECURE] = {"insecure", "no", "yes"},
 };
 
@@ -292,30 +301,56 @@ static struct config_source source_of(const struct config *config, enum config_k
     return (struct config_source){.where = where, .text = setting->text};
 }
 
+enum config_unit {
+    UNIT_NONE,
+    UNIT_BYTES,
+    UNIT_TIME,
+};
+
+static const struct {
+    enum config_key key;
+    enum config_unit unit;
+    uint64_t min;
+    uint64_t max;
+} config_ranges[] = {
+    {CONFIG_SHARDS, UNIT_NONE, 1, SHARDS_MAX},
+    {CONFIG_MEMORY, UNIT_BYTES, MEMORY_BYTES_MIN, UINT64_C(1) << 44},
+    {CONFIG_CLOCK_SKEW_MAX, UNIT_TIME, 10, CLOCK_SKEW_MS_MAX},
+    {CONFIG_KEY_BYTES_MAX, UNIT_BYTES, 1, KEY_BYTES_MAX_HARD},
+    {CONFIG_VALUE_BYTES_MAX, UNIT_BYTES, 1, VALUE_BYTES_MAX_HARD},
+    {CONFIG_REQUEST_TIMEOUT, UNIT_TIME, 1, REQUEST_TIMEOUT_MS_MAX},
+    {CONFIG_REQUEST_TIMEOUT_MAX, UNIT_TIME, 1, REQUEST_TIMEOUT_MS_MAX},
+    {CONFIG_CLIENTS_MAX, UNIT_NONE, 1, 1000000},
+    {CONFIG_HINT_BYTES_MAX, UNIT_BYTES, 1u << 20, UINT64_C(1) << 44},
+    {CONFIG_HINT_BANDWIDTH, UNIT_BYTES, 1u << 10, UINT64_C(1) << 40},
+    {CONFIG_REPAIR_INTERVAL, UNIT_TIME, REPAIR_INTERVAL_MS_MIN, REPAIR_INTERVAL_MS_MAX},
+    {CONFIG_REPAIR_BANDWIDTH, UNIT_BYTES, 1u << 10, UINT64_C(1) << 40},
+    {CONFIG_RESCAN_INTERVAL, UNIT_TIME, RESCAN_INTERVAL_MS_MIN, RESCAN_INTERVAL_MS_MAX},
+};
+
+static enum status config_range(const struct config *config, size_t range, uint64_t *value, struct buf *why)
+{
+    char where[1024];
+    struct config_source source = source_of(config, config_ranges[range].key, where, sizeof(where));
+    uint64_t min = config_ranges[range].min;
+    uint64_t max = config_ranges[range].max;
+    switch (config_ranges[range].unit) {
+    case UNIT_BYTES:
+        return config_text_bytes(source, min, max, value, why);
+    case UNIT_TIME:
+        return config_text_duration(source, min, max, value, why);
+    default:
+        return config_text_number(source, min, max, value, why);
+    }
+}
+
 static enum status config_numbers(struct config *config, struct buf *why)
 {
-    static const struct {
-        enum config_key key;
-        bool bytes;
-        uint64_t min;
-        uint64_t max;
-    } numbers[] = {
-        {CONFIG_SHARDS, false, 1, SHARDS_MAX},
-        {CONFIG_MEMORY, true, MEMORY_BYTES_MIN, UINT64_C(1) << 44},
-        {CONFIG_CLOCK_SKEW_MAX, false, 10, CLOCK_SKEW_MS_MAX},
-        {CONFIG_KEY_BYTES_MAX, true, 1, KEY_BYTES_MAX_HARD},
-        {CONFIG_VALUE_BYTES_MAX, true, 1, VALUE_BYTES_MAX_HARD},
-        {CONFIG_REQUEST_TIMEOUT, false, 1, REQUEST_TIMEOUT_MS_MAX},
-        {CONFIG_CLIENTS_MAX, false, 1, 1000000},
-    };
     uint64_t values[CONFIG_KEY_COUNT] = {0};
-    char where[1024];
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]) && status == STATUS_OK; i++) {
-        struct config_source source = source_of(config, numbers[i].key, where, sizeof(where));
-        uint64_t *value = &values[numbers[i].key];
-        status = numbers[i].bytes ? config_text_bytes(source, numbers[i].min, numbers[i].max, value, why)
-                                  : config_text_number(source, numbers[i].min, numbers[i].max, value, why);
+    for (size_t i = 0; i < sizeof(config_ranges) / sizeof(config_ranges[0]); i++) {
+        enum status status = config_range(config, i, &values[config_ranges[i].key], why);
+        if (status != STATUS_OK)
+            return status;
     }
     config->shards = (uint16_t)values[CONFIG_SHARDS];
     config->memory_bytes = values[CONFIG_MEMORY];
@@ -324,15 +359,44 @@ static enum status config_numbers(struct config *config, struct buf *why)
     config->value_bytes_max = (uint32_t)values[CONFIG_VALUE_BYTES_MAX];
     config->request_timeout_ms = (uint32_t)values[CONFIG_REQUEST_TIMEOUT];
     config->clients_max = (uint32_t)values[CONFIG_CLIENTS_MAX];
-    if (status == STATUS_OK)
-        status = config_text_durability(source_of(config, CONFIG_DURABILITY, where, sizeof(where)),
-                                        &config->durability, &config->durability_interval_ms, why);
+    config->healing = (struct shard_healing){
+        .request_timeout_max_ms = (uint32_t)values[CONFIG_REQUEST_TIMEOUT_MAX],
+        .repair_interval_ms = (uint32_t)values[CONFIG_REPAIR_INTERVAL],
+        .rescan_interval_ms = (uint32_t)values[CONFIG_RESCAN_INTERVAL],
+        .repair_bytes_per_s = values[CONFIG_REPAIR_BANDWIDTH],
+        .hint_bytes_max = values[CONFIG_HINT_BYTES_MAX],
+        .hint_bytes_per_s = values[CONFIG_HINT_BANDWIDTH],
+    };
+    if (config->request_timeout_ms <= config->healing.request_timeout_max_ms)
+        return STATUS_OK;
+    buf_append_format(
+        why,
+        "request-timeout, %u ms, is longer than request-timeout-max, %u ms: lower the one, or raise "
+        "the other on all nodes",
+        config->request_timeout_ms, config->healing.request_timeout_max_ms);
+    return STATUS_BAD_REQUEST;
+}
+
+static enum status config_words(struct config *config, struct buf *why)
+{
+    char where[1024];
+    enum status status = config_text_durability(source_of(config, CONFIG_DURABILITY, where, sizeof(where)),
+                                                &config->durability, &config->durability_interval_ms, why);
     if (status == STATUS_OK)
         status = config_text_level(source_of(config, CONFIG_LOG_LEVEL, where, sizeof(where)),
-                                   &config->say_level, why);
+                                   &config->say.level_max, why);
+    if (status == STATUS_OK)
+        status = config_text_shape(source_of(config, CONFIG_LOG_FORMAT, where, sizeof(where)),
+                                   &config->say.shape, why);
     if (status == STATUS_OK)
         status = config_text_bool(source_of(config, CONFIG_INSECURE, where, sizeof(where)), &config->insecure,
                                   why);
+    if (status == STATUS_OK)
+        status = config_text_bool(source_of(config, CONFIG_HINTS, where, sizeof(where)),
+                                  &config->healing.hints, why);
+    if (status == STATUS_OK)
+        status = config_text_bool(source_of(config, CONFIG_REPAIR, where, sizeof(where)),
+                                  &config->healing.repair, why);
     return status;
 }
 
@@ -436,6 +500,8 @@ static enum status config_values(struct config *config, struct buf *why)
     }
     enum status status = config_numbers(config, why);
     if (status == STATUS_OK)
+        status = config_words(config, why);
+    if (status == STATUS_OK)
         status = config_members(config, &self, why);
     if (status == STATUS_OK)
         status = config_addresses(config, &self, why);
@@ -513,7 +579,7 @@ void config_print(const struct config *config, struct buf *text)
             buf_append_format(text, "; %s: %s\n", config_keys[key].name, meaning);
             continue;
         }
-        buf_append_format(text, "%-16s = ", config_keys[key].name);
+        buf_append_format(text, "%-19s = ", config_keys[key].name);
         print_value(text, setting->text);
         buf_append_format(text, " ; %s\n", setting->origin);
     }

@@ -7,6 +7,7 @@
 
 #include "base/limits.h"
 #include "edge/log_thread.h"
+#include "edge/say.h"
 #include "ring/ring.h"
 #include "shard/shard.h"
 
@@ -24,8 +25,17 @@ enum config_key {
     CONFIG_KEY_BYTES_MAX,
     CONFIG_VALUE_BYTES_MAX,
     CONFIG_REQUEST_TIMEOUT,
+    CONFIG_REQUEST_TIMEOUT_MAX,
     CONFIG_CLIENTS_MAX,
     CONFIG_LOG_LEVEL,
+    CONFIG_LOG_FORMAT,
+    CONFIG_HINTS,
+    CONFIG_HINT_BYTES_MAX,
+    CONFIG_HINT_BANDWIDTH,
+    CONFIG_REPAIR,
+    CONFIG_REPAIR_INTERVAL,
+    CONFIG_REPAIR_BANDWIDTH,
+    CONFIG_RESCAN_INTERVAL,
     CONFIG_INSECURE,
     CONFIG_KEY_COUNT,
 };
@@ -45,6 +55,12 @@ enum config_action {
 
 #define REQUEST_TIMEOUT_MS_MAX 600000u
 #define CLOCK_SKEW_MS_MAX 60000u
+
+/* A round of repair, and of rescans: a second is for tests. */
+#define REPAIR_INTERVAL_MS_MIN 1000u
+#define REPAIR_INTERVAL_MS_MAX 604800000u
+#define RESCAN_INTERVAL_MS_MIN 60000u
+#define RESCAN_INTERVAL_MS_MAX 2592000000u
 
 struct config_setting {
     char *text;   /* NULL = not given and without a default */
@@ -77,7 +93,8 @@ struct config {
     uint32_t value_bytes_max;
     uint32_t request_timeout_ms;
     uint32_t clients_max;
-    enum say_level say_level;
+    struct shard_healing healing;
+    struct say_sink say; /* without the node: that may be known only from the data directory */
     bool insecure;
 };
 

@@ -70,6 +70,48 @@ enum status config_text_bytes(struct config_source source, uint64_t min, uint64_
     return STATUS_BAD_REQUEST;
 }
 
+static const struct {
+    const char *name;
+    uint64_t ms;
+} duration_units[] = {{"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"min", 60000},
+                      {"s", 1000},     {"ms", 1},      {"", 1}};
+
+#define DURATION_UNITS_COUNT (sizeof(duration_units) / sizeof(duration_units[0]))
+
+static void duration_append(struct buf *text, uint64_t ms)
+{
+    size_t unit = 0;
+    while (ms % duration_units[unit].ms != 0)
+        unit++;
+    buf_append_format(text, "%llu%s", (unsigned long long)(ms / duration_units[unit].ms),
+                      duration_units[unit].name);
+}
+
+enum status config_text_duration(struct config_source source, uint64_t min_ms, uint64_t max_ms, uint64_t *ms,
+                                 struct buf *why)
+{
+    size_t digits = strspn(source.text, "0123456789");
+    struct span unit = span_of_text(source.text + digits);
+    while (unit.size > 0 && unit.data[0] == ' ')
+        unit = span_of(unit.data + 1, unit.size - 1);
+    size_t i = 0;
+    while (i < DURATION_UNITS_COUNT && !span_is_nocase(unit, duration_units[i].name))
+        i++;
+    uint64_t number = 0;
+    if (digits > 0 && i < DURATION_UNITS_COUNT &&
+        span_parse_u64(span_of(source.text, digits), &number) == STATUS_OK &&
+        number <= max_ms / duration_units[i].ms && number * duration_units[i].ms >= min_ms) {
+        *ms = number * duration_units[i].ms;
+        return STATUS_OK;
+    }
+    buf_append_format(why, "%s: \"%s\" is not a time from ", source.where, source.text);
+    duration_append(why, min_ms);
+    buf_append_text(why, " to ");
+    duration_append(why, max_ms);
+    buf_append_text(why, "; write it in milliseconds or with s, m, h or d, for example 10m");
+    return STATUS_BAD_REQUEST;
+}
+
 enum status config_text_bool(struct config_source source, bool *value, struct buf *why)
 {
     static const char *const names[] = {"no", "yes", "false", "true", "off", "on", "0", "1"};
@@ -123,6 +165,17 @@ enum status config_text_level(struct config_source source, enum say_level *level
         }
     }
     buf_append_format(why, "%s: \"%s\" is not a level; it is error, warning, info or debug", source.where,
+                      source.text);
+    return STATUS_BAD_REQUEST;
+}
+
+enum status config_text_shape(struct config_source source, enum say_shape *shape, struct buf *why)
+{
+    bool json = strcmp(source.text, "json") == 0;
+    *shape = json ? SAY_JSON : SAY_LOGFMT;
+    if (json || strcmp(source.text, "logfmt") == 0)
+        return STATUS_OK;
+    buf_append_format(why, "%s: \"%s\" is not a format of log lines; it is logfmt or json", source.where,
                       source.text);
     return STATUS_BAD_REQUEST;
 }

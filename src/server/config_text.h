@@ -5,6 +5,7 @@
 
 #include "base/span.h"
 #include "edge/log_thread.h"
+#include "edge/say.h"
 #include "ring/ring.h"
 #include "shard/shard.h"
 
@@ -21,6 +22,10 @@ MUST_CHECK enum status config_text_number(struct config_source source, uint64_t 
 MUST_CHECK enum status config_text_bytes(struct config_source source, uint64_t min, uint64_t max,
                                          uint64_t *bytes, struct buf *why);
 
+/* Milliseconds, or a number with ms, s, m, h or d. */
+MUST_CHECK enum status config_text_duration(struct config_source source, uint64_t min_ms, uint64_t max_ms,
+                                            uint64_t *ms, struct buf *why);
+
 /* yes/no, true/false, on/off, 1/0. */
 MUST_CHECK enum status config_text_bool(struct config_source source, bool *value, struct buf *why);
 
@@ -29,6 +34,9 @@ MUST_CHECK enum status config_text_durability(struct config_source source, enum 
                                               uint32_t *interval_ms, struct buf *why);
 
 MUST_CHECK enum status config_text_level(struct config_source source, enum say_level *level, struct buf *why);
+
+/* logfmt or json. */
+MUST_CHECK enum status config_text_shape(struct config_source source, enum say_shape *shape, struct buf *why);
 
 /* "HOST:PORT", "[IPV6]:PORT"; checks only. */
 MUST_CHECK enum status config_text_address(struct config_source source, struct buf *why);

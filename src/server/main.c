@@ -41,7 +41,7 @@ static void print(FILE *stream, const char *prefix, struct span text)
 static void say(void *context, enum say_level level, const char *text)
 {
     const struct config *config = context;
-    say_line(config->say_level, level, 0, span_of_text(text));
+    say_line(&config->say, level, 0, span_of_text(text));
 }
 
 static enum status run(struct config *config, const struct ring *initial, struct buf *why)
@@ -59,10 +59,16 @@ static enum status run(struct config *config, const struct ring *initial, struct
         .say = say,
     };
     struct data_dir *dir = NULL;
+    if (config->name != NULL)
+        span_copy_text(span_of_text(config->name), config->say.node, sizeof config->say.node);
     struct now now = clock_read();
     enum status status = data_dir_open(&dir_options, &dir, why);
     if (status != STATUS_OK)
         return status;
+    /* The directory may know a name that was not given. */
+    uint16_t self = ring_node_index(dir->ring, dir->meta.node_id);
+    if (self != RING_NODE_NONE)
+        span_copy_text(span_of_text(dir->ring->nodes[self].name), config->say.node, sizeof config->say.node);
     struct node_options options = {
         .resp_address = config->resp,
         .http_address = config->http,
@@ -78,7 +84,8 @@ static enum status run(struct config *config, const struct ring *initial, struct
         .value_bytes_max = config->value_bytes_max,
         .clock_skew_max_ms = config->clock_skew_max_ms,
         .request_timeout_ms = config->request_timeout_ms,
-        .say_level = config->say_level,
+        .healing = config->healing,
+        .say = config->say,
         .started_wall_ms = now.wall_ms,
         .seed = files_random(),
         .dir = dir,

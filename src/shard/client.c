@@ -53,6 +53,8 @@ static void pending_free(struct shard *shard, struct pending *pending)
         alloc_put(&shard->alloc, pending->parts[i].value, pending->parts[i].size);
     alloc_put(&shard->alloc, pending->parts, pending->parts_total * sizeof *pending->parts);
     alloc_put(&shard->alloc, pending->stats, sizeof *pending->stats);
+    alloc_put(&shard->alloc, pending->trace, pending->trace_size);
+    healing_free(shard, pending->healing);
     buf_free(&pending->reply);
     alloc_put(&shard->alloc, pending, sizeof *pending);
 }
@@ -126,9 +128,7 @@ void client_stats_part(struct shard *shard, uint64_t ticket, const struct stats_
 {
     struct pending *pending = pending_of_ticket(shard, ticket);
     assert(pending != NULL && pending->stats != NULL);
-#define STATS_ADD(name) pending->stats->name += stats->name;
-    STATS_FIELDS(STATS_ADD)
-#undef STATS_ADD
+    metrics_add(pending->stats, stats);
     pending_part_over(shard, pending);
 }
 
@@ -148,7 +148,7 @@ void pending_operate(struct shard *shard, struct pending *pending, uint32_t part
     size_t bytes = operation->key.size + operation->value.size;
     if (shard->forwarded_bytes + bytes > shard->options.memory_bytes / FORWARDED_DIVISOR) {
         struct result refused = {.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
-        shard->counters.overloads++;
+        metrics_result(shard, operation->kind, operation_asked(operation), &refused);
         client_part_done(shard, ticket, &refused);
         return;
     }

@@ -32,7 +32,10 @@ struct node_view {
     uint16_t index;
     bool self;
     bool reachable;
-    const char *resp; /* "" when not known */
+    enum swim_state liveness;
+    uint64_t incarnation;
+    uint64_t since_ms; /* of the liveness: wall clock */
+    const char *resp;  /* "" when not known */
     const char *http;
 };
 
@@ -42,12 +45,18 @@ static struct node_view view_node(struct shard *shard, uint16_t index)
         .node = &shard->ring->nodes[index], .index = index, .self = index == shard->self};
     if (view.self) {
         view.reachable = true;
+        view.liveness = SWIM_ALIVE;
+        view.incarnation = shard->liveness.incarnation;
+        view.since_ms = shard->liveness.since_ms;
         view.resp = shard->resp_address;
         view.http = shard->http_address;
         return view;
     }
     const struct peer *peer = peer_of_index(shard, index);
     view.reachable = peer->reachable;
+    view.liveness = peer->liveness;
+    view.incarnation = peer->incarnation;
+    view.since_ms = peer->since_ms;
     view.resp = peer->resp_address;
     view.http = peer->http_address;
     return view;
@@ -317,16 +326,24 @@ static const char *state_name(enum meta_state state)
     return "unknown";
 }
 
-static uint32_t count_quarantined(const struct shard *shard)
+/* Quantiles of whole requests since the start. */
+static void append_times(const struct metrics *metrics, struct buf *json)
 {
-    uint32_t count = 0;
-    for (uint32_t slot = 0; shard->quarantine_any && slot < SLOTS_COUNT; slot++)
-        count += shard->quarantine[slot / 8] >> (slot % 8) & 1;
-    return count;
+    static const char *const names[] = {"read", "write"};
+    static const enum metrics_time times[] = {METRICS_TIME_READ, METRICS_TIME_WRITE};
+    buf_append_text(json, ",\"times_us\":{");
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct histogram *time = &metrics->times[times[i]];
+        buf_append_format(json, "%s\"%s\":{\"p50\":%" PRIu64 ",\"p99\":%" PRIu64 ",\"p999\":%" PRIu64 "}",
+                          i == 0 ? "" : ",", names[i], histogram_quantile(time, 500000),
+                          histogram_quantile(time, 990000), histogram_quantile(time, 999000));
+    }
+    buf_append_text(json, "}");
 }
 
-void describe_status_json(struct shard *shard, const struct stats_sum *stats, struct buf *json)
+void describe_status_json(struct shard *shard, const struct pending *pending, struct buf *json)
 {
+    const struct stats_sum *stats = pending->stats;
     buf_append_text(json, "{");
     append_field(json, "node", shard->ring->nodes[shard->self].name);
     buf_append_format(json, "\"id\":\"%016" PRIx64 "\",", shard->self_id);
@@ -336,15 +353,20 @@ void describe_status_json(struct shard *shard, const struct stats_sum *stats, st
     append_field(json, "durability", shard->durability);
     buf_append_format(json,
                       "\"uptime_s\":%" PRIu64 ",\"shards\":%u,\"clock_trusted\":%s,\"clock_skew_ms\":%" PRId64
-                      ",\"disk_full\":%s,\"quarantined_slots\":%" PRIu32 ",\"nodes\":[",
+                      ",\"disk_full\":%s,\"quarantined_slots\":%" PRIu64 ",\"nodes\":[",
                       (shard->now.wall_ms - shard->options.started_wall_ms) / 1000, shard->options.shards,
                       shard->clock_trusted ? "true" : "false", -shard->clock_offset_ms,
-                      shard->log.full ? "true" : "false", count_quarantined(shard));
+                      shard->log.full ? "true" : "false", stats->quarantined);
     for (uint16_t i = 0; i < shard->ring->node_count; i++) {
         struct node_view view = view_node(shard, i);
         buf_append_text(json, i == 0 ? "" : ",");
         append_node_json(&view, json);
-        buf_append_text(json, "}");
+        buf_append_format(json, ",\"liveness\":\"%s\",\"incarnation\":%" PRIu64 ",\"since_ms\":%" PRIu64,
+                          swim_state_name(view.liveness), view.incarnation, view.since_ms);
+        uint64_t since_ms = shard->now.wall_ms > view.since_ms ? shard->now.wall_ms - view.since_ms : 0;
+        buf_append_format(
+            json, ",\"gossip\":{\"state\":\"%s\",\"incarnation\":%" PRIu64 ",\"since_ms_ago\":%" PRIu64 "}}",
+            swim_state_name(view.liveness), view.incarnation, since_ms);
     }
     buf_append_format(json,
                       "],\"keys\":%" PRIu64 ",\"rows\":%" PRIu64 ",\"dirty_rows\":%" PRIu64
@@ -359,9 +381,21 @@ void describe_status_json(struct shard *shard, const struct stats_sum *stats, st
                       stats->requests_forwarded, stats->in_flight);
     buf_append_format(
         json,
-        ",\"restamps\":%" PRIu64 ",\"write_backs\":%" PRIu64 ",\"hedges\":%" PRIu64
-        ",\"overwritten_concurrent\":%" PRIu64 ",\"stale_epochs\":%" PRIu64 ",\"deadline_drops\":%" PRIu64
-        ",\"overloads\":%" PRIu64 ",\"misdirected_frames\":%" PRIu64 "}}\n",
-        stats->restamps, stats->write_backs, stats->hedges, stats->overwritten_concurrent,
-        stats->stale_epochs, stats->deadline_drops, stats->overloads, stats->misdirected_frames);
+        ",\"restamps\":%" PRIu64 ",\"write_backs\":%" PRIu64 ",\"hedges\":%" PRIu64 ",\"hedges_won\":%" PRIu64
+        ",\"hedges_refused\":%" PRIu64 ",\"read_probes\":%" PRIu64 ",\"overwritten_concurrent\":%" PRIu64
+        ",\"stale_epochs\":%" PRIu64 ",\"deadline_drops\":%" PRIu64 ",\"overloads\":%" PRIu64
+        ",\"misdirected_frames\":%" PRIu64 "}",
+        stats->restamps, stats->write_backs, stats->hedges, stats->hedges_won, stats->hedges_refused,
+        stats->read_probes, stats->overwritten_concurrent, stats->stale_epochs, stats->deadline_drops,
+        stats->overloads, stats->misdirected_frames);
+    append_times(&stats->metrics, json);
+    buf_append_format(json,
+                      ",\"gossip\":{\"sent\":%" PRIu64 ",\"bytes_sent\":%" PRIu64 ",\"received\":%" PRIu64
+                      ",\"suspicions\":%" PRIu64 ",\"deaths\":%" PRIu64 ",\"refutations\":%" PRIu64
+                      ",\"health\":%" PRIu64 "}",
+                      stats->gossip_sent, stats->gossip_bytes_sent, stats->gossip_received,
+                      stats->gossip_suspicions, stats->gossip_deaths, stats->gossip_refutations,
+                      stats->gossip_health);
+    healing_json(shard, pending->healing, json);
+    buf_append_text(json, "}\n");
 }

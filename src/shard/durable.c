@@ -45,6 +45,12 @@ bool log_reserve(struct shard *shard, size_t bytes)
     return false;
 }
 
+uint64_t log_last(const struct shard *shard)
+{
+    const struct log_state *log = &shard->log;
+    return log->payload.size > 0 && !log->emitted ? log->open : log->open - 1;
+}
+
 static struct batch_note *note_at(struct log_state *log, uint32_t index)
 {
     return &log->notes[(log->notes_first + index) & (log->notes_capacity - 1)];
@@ -98,6 +104,7 @@ static void emit_batch(struct shard *shard)
     *note_at(log, log->notes_count - 1) = (struct batch_note){
         .sequence = log->open,
         .bytes = log->payload.size,
+        .given_us = shard->now.mono_us,
         .has_bounds = log->has_bounds,
         .bounds = log->bounds,
     };
@@ -158,8 +165,9 @@ static void cannot_wait(struct shard *shard, const struct replica_origin *origin
 {
     shard->counters.overloads++;
     /* A write that was appended has no honest answer before it is durable: its coordinator's deadline answers
-     * "unknown". A read has lost nothing. */
-    if (answer->kind == TASK_PUT)
+     * "unknown". A read has lost nothing, and an exchange begins anew; it has no deadline. */
+    bool deadline = origin->node != 0 || origin->kind == ORIGIN_REQUEST;
+    if (answer->kind == TASK_PUT && deadline)
         return;
     struct replica_answer refused = {.kind = answer->kind, .status = STATUS_OVERLOADED};
     replica_answered(shard, origin, &refused);
@@ -194,6 +202,16 @@ void wait_durable(struct shard *shard, uint64_t sequence, const struct replica_o
     waiter->answer.record.data = record;
 }
 
+void wait_durable_quarantine(struct shard *shard)
+{
+    struct waiter_queue *queue = &shard->waiters;
+    for (uint32_t i = 0; i < queue->count; i++) {
+        struct replica_answer *answer = &waiter_at(queue, i)->answer;
+        if (answer->kind == TASK_GET && answer->status == STATUS_OK)
+            answer->status = STATUS_QUARANTINED;
+    }
+}
+
 static void release_waiters(struct shard *shard)
 {
     struct waiter_queue *queue = &shard->waiters;
@@ -217,6 +235,7 @@ void log_durable(struct shard *shard, uint64_t sequence)
     while (log->notes_count > 0 && note_at(log, 0)->sequence <= sequence) {
         const struct batch_note *note = note_at(log, 0);
         log->unsynced_bytes -= note->bytes;
+        metrics_time(shard, METRICS_TIME_LOG, note->given_us);
         if (note->has_bounds)
             hlc_bounds_durable(&shard->hlc, note->bounds);
         log->notes_first = (log->notes_first + 1) & (log->notes_capacity - 1);
@@ -259,21 +278,39 @@ static void flush_start(struct shard *shard)
         return;
     flush->running = true;
     flush->wanted = false;
+    flush->trees_at = 0;
+    flush->trees_done = false;
+    flush->given_out = false;
     /* From here on a row may be in the cold tier and nowhere else. */
     shard->cold_empty = false;
     shard->counters.flushes++;
-    flush->held_for =
-        shard->log.payload.size > 0 && !shard->log.emitted ? shard->log.open : shard->log.open - 1;
+}
+
+/* The trees of the slots that changed go with the rows, a slice per turn. */
+static void flush_add_trees(struct shard *shard)
+{
+    struct flush_state *flush = &shard->flush;
+    if (!flush->running || flush->trees_done)
+        return;
+    if (!trees_flush_turn(shard)) {
+        flush_done(shard, STATUS_OVERLOADED);
+        return;
+    }
+    if (flush->trees_at < shard->repairing.slots.count)
+        return;
+    flush->trees_done = true;
+    flush->held_for = log_last(shard);
 }
 
 /* Nothing goes cold before the log has it: after a power loss an older version from the log would stand in memory
- * and hide the newer one in the cold tier, which had been answered from there. */
+ * and hide the newer one in the cold tier, which had been answered from there. A tree counts rows up to the moment it
+ * was written, so the log must be durable up to then. */
 static void flush_give_out(struct shard *shard)
 {
     struct flush_state *flush = &shard->flush;
-    if (!flush->running || flush->held_for == 0 || flush->held_for > shard->log.durable)
+    if (!flush->running || !flush->trees_done || flush->given_out || flush->held_for > shard->log.durable)
         return;
-    flush->held_for = 0;
+    flush->given_out = true;
     effects_add(shard->effects, EFFECT_FLUSH)->job = &flush->job;
 }
 
@@ -295,6 +332,7 @@ void flush_done(struct shard *shard, enum status status)
 {
     struct flush_state *flush = &shard->flush;
     assert(flush->running && !flush->settling);
+    trees_flush_over(shard, status == STATUS_OK);
     if (status == STATUS_OK) {
         flush->settling = true;
         return;
@@ -310,11 +348,8 @@ void flush_done(struct shard *shard, enum status status)
 static void settle(struct shard *shard)
 {
     struct flush_state *flush = &shard->flush;
-    const struct memtable_counters *rows = memtable_counters(&shard->memtable);
-    uint64_t only_here = rows->rows_live_not_in_cold;
     flush->settling = !memtable_flush_done(&shard->memtable, &flush->job, FLUSH_SETTLE_ROWS);
     flush->running = flush->settling;
-    shard->cold_keys += only_here - rows->rows_live_not_in_cold;
 }
 
 void flush_turn_end(struct shard *shard)
@@ -327,6 +362,7 @@ void flush_turn_end(struct shard *shard)
     flush->was_running = flush->running;
     if (!flush->running && flush_due(shard))
         flush_start(shard);
+    flush_add_trees(shard);
     flush_give_out(shard);
     if (!flush->running || flush->settling)
         tell_flushed(shard);

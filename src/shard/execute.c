@@ -10,6 +10,10 @@ static void operate(struct shard *shard, struct client *client, struct pending *
                     const struct command *command)
 {
     pending->parts_total = command->keys_count;
+    pending->traced = command->trace;
+    /* The command's own reply, then the timeline. */
+    if (pending->traced && !pending->http)
+        resp_reply_array(&pending->reply, 2);
     if (command->id == COMMAND_MGET) {
         pending->parts = alloc_get_zeroed(&shard->alloc, command->keys_count * sizeof *pending->parts);
         if (pending->parts == NULL) {
@@ -23,8 +27,10 @@ static void operate(struct shard *shard, struct client *client, struct pending *
             .kind = command->operation,
             .r = command->r != COUNT_DEFAULT ? command->r : client->r,
             .w = command->w != COUNT_DEFAULT ? command->w : client->w,
+            .sloppy = (command->given & COMMAND_GIVEN_SLOPPY) != 0 ? command->sloppy : client->sloppy,
             .timeout_ms = command->timeout_ms != 0 ? command->timeout_ms : client->timeout_ms,
             .expiry_ms = command->expiry_ms,
+            .trace = command->trace,
             .key = command_key(command, i),
         };
         if (command->operation == OPERATION_PUT)
@@ -98,11 +104,13 @@ static void consistency(struct shard *shard, struct client *client, struct pendi
         client->w = command->w;
     if ((command->given & COMMAND_GIVEN_TIMEOUT) != 0)
         client->timeout_ms = command->timeout_ms;
+    if ((command->given & COMMAND_GIVEN_SLOPPY) != 0)
+        client->sloppy = command->sloppy;
     if (command->given != 0) {
         resp_reply_ok(reply);
         return;
     }
-    resp_reply_map(reply, client->proto, 3);
+    resp_reply_map(reply, client->proto, 4);
     resp_reply_text(reply, "R");
     show_count(reply, client->r);
     resp_reply_text(reply, "W");
@@ -110,6 +118,8 @@ static void consistency(struct shard *shard, struct client *client, struct pendi
     resp_reply_text(reply, "TIMEOUT");
     resp_reply_integer(reply,
                        client->timeout_ms != 0 ? client->timeout_ms : shard->options.request_timeout_ms);
+    resp_reply_text(reply, "SLOPPY");
+    resp_reply_text(reply, client->sloppy ? "yes" : "no");
 }
 
 static void client_command(struct shard *shard, struct client *client, struct pending *pending,
@@ -258,9 +268,15 @@ void execute(struct shard *shard, struct client *client, struct pending *pending
     if (command->operation != 0) {
         operate(shard, client, pending, command);
     } else if (command->id == COMMAND_INFO || command->id == COMMAND_DBSIZE ||
-               command->id == COMMAND_HTTP_STATUS) {
+               command->id == COMMAND_HTTP_STATUS || command->id == COMMAND_HTTP_METRICS) {
         pending->section = info_sections(command);
         info_ask(shard, pending);
+        if (command->id == COMMAND_HTTP_STATUS && !pending->failed)
+            healing_ask(shard, pending);
+    } else if (command->id == COMMAND_HTTP_LOCAL_ROWS) {
+        rows_page_ask(shard, pending, command);
+    } else if (command->subcommand == SUBCOMMAND_CLUSTER_COUNTKEYSINSLOT) {
+        rows_count_ask(shard, pending, command);
     } else {
         answer_now(shard, client, pending, command);
         pending_finish(shard, pending);

@@ -5,7 +5,7 @@
  * closed; what a sibling writes is known to be right. */
 #include <assert.h>
 
-#include "shard/state.h"
+#include "shard/request.h"
 
 /* A newer ring record is asked for once in this time, however many frames show that there is one. */
 #define RING_ASK_INTERVAL_US 1000000u
@@ -14,8 +14,22 @@ void replica_answered(struct shard *shard, const struct replica_origin *origin,
                       const struct replica_answer *answer)
 {
     if (origin->node == 0) {
-        coordinator_answer(shard, origin->request, shard->self, answer);
-        return;
+        switch ((enum origin_kind)origin->kind) {
+        case ORIGIN_REQUEST:
+            coordinator_answer(shard, origin->request, shard->self, answer);
+            return;
+        case ORIGIN_INITIATING:
+            initiating_merged(shard, origin->request, answer->status);
+            return;
+        case ORIGIN_SERVING:
+            serving_merged(shard, origin->request, answer->status);
+            return;
+        case ORIGIN_ROWS:
+            rows_durable(shard, origin->request, answer->status);
+            return;
+        case ORIGIN_NOBODY:
+            return;
+        }
     }
     struct buf *out = peer_answer_output(shard, peer_of_node(shard, origin->node));
     if (out == NULL)
@@ -50,8 +64,10 @@ static void ask_ring(struct shard *shard, struct peer *peer)
 }
 
 /* Epoch fencing: OK, or why this replica must not touch the slot for that sender. */
-static enum status fence(struct shard *shard, uint64_t node, const struct frame *frame, uint16_t slot)
+static enum status fence(struct shard *shard, uint64_t node, const struct frame *frame,
+                         const struct task *task, bool hint)
 {
+    uint16_t slot = task->slot;
     if (frame->epoch > shard->ring->epoch) {
         ask_ring(shard, peer_of_node(shard, node));
         return STATUS_WAIT;
@@ -60,7 +76,9 @@ static enum status fence(struct shard *shard, uint64_t node, const struct frame 
         shard->counters.stale_epochs++;
         return STATUS_STALE_EPOCH;
     }
-    return ring_replicates(shard->ring, slot, shard->self) ? STATUS_OK : STATUS_BAD_REQUEST;
+    /* Any node keeps hints. */
+    bool ours = hint || ring_replicates(shard->ring, slot, shard->self);
+    return ours ? STATUS_OK : STATUS_BAD_REQUEST;
 }
 
 static enum status replica_frame(struct shard *shard, uint64_t node, const struct frame *frame)
@@ -68,6 +86,7 @@ static enum status replica_frame(struct shard *shard, uint64_t node, const struc
     struct task task = {.origin = {.node = node, .request = frame->request, .shard = frame->from_shard}};
     struct frame_put put;
     struct frame_get get;
+    uint64_t hint_for = 0;
     enum status status = STATUS_OK;
     if (frame->type == FRAME_PUT) {
         status = frame_read_put(frame, &put);
@@ -81,6 +100,7 @@ static enum status replica_frame(struct shard *shard, uint64_t node, const struc
                 .key = put.key,
                 .record = put.record,
             };
+        hint_for = put.hint_for;
     } else {
         status = frame_read_get(frame, &get);
         if (status == STATUS_OK)
@@ -92,16 +112,26 @@ static enum status replica_frame(struct shard *shard, uint64_t node, const struc
                 .digest = get.digest,
                 .key = get.key,
             };
+        hint_for = get.hint_for;
     }
+    /* Its place in the table comes into the processor's cache during the checks. */
+    if (status == STATUS_OK && hint_for == 0)
+        memtable_prefetch(&shard->memtable, memtable_hash(&shard->memtable, task.key));
     if (status != STATUS_OK || key_slot(task.key) != task.slot)
         return STATUS_MALFORMED;
-    enum status fenced = fence(shard, node, frame, task.slot);
-    if (fenced == STATUS_OK) {
+    enum status fenced = fence(shard, node, frame, &task, hint_for != 0);
+    if (fenced == STATUS_OK && hint_for != 0 && !shard->options.healing.hints)
+        fenced = STATUS_UNSUPPORTED;
+    /* Each target has its own bound: only members are targets. */
+    if (fenced == STATUS_OK && hint_for != 0 &&
+        (hint_for == shard->self_id || ring_node_index(shard->ring, hint_for) == RING_NODE_NONE))
+        fenced = STATUS_BAD_REQUEST;
+    if (fenced != STATUS_OK)
+        storage_refuse(shard, &task, fenced);
+    else if (hint_for != 0)
+        request_hint_task(shard, hint_for, &task);
+    else
         storage_do(shard, &task);
-        return STATUS_OK;
-    }
-    struct replica_answer refusal = {.kind = task.kind, .status = fenced};
-    replica_answered(shard, &task.origin, &refusal);
     return STATUS_OK;
 }
 
@@ -187,9 +217,18 @@ static enum status clock_frame(struct shard *shard, struct peer *peer, const str
     return STATUS_OK;
 }
 
+static enum status hints_frame(struct shard *shard, struct peer *peer, const struct frame *frame)
+{
+    if (peer == NULL)
+        return STATUS_OK;
+    return frame->type == FRAME_HINTS_ASK ? purge_hints_asked(shard, peer, frame)
+                                          : purge_hints_held(shard, peer, frame);
+}
+
 static bool is_answer(enum frame_type type)
 {
-    return type == FRAME_PUT_ACK || type == FRAME_GET_ANSWER || type == FRAME_PONG || type == FRAME_RING;
+    return type == FRAME_PUT_ACK || type == FRAME_GET_ANSWER || type == FRAME_PONG || type == FRAME_RING ||
+           type == FRAME_REPAIR_ANSWER || type == FRAME_HINTS_HELD;
 }
 
 /* The shard of this node that a frame is for, or SHARDS_MAX if it says none that exists. */
@@ -232,6 +271,22 @@ enum status node_frame(struct shard *shard, uint64_t node, const struct frame *f
         return STATUS_OK;
     case FRAME_RING:
         return learn_ring(shard, frame, true);
+    case FRAME_REPAIR:
+        return serve_request(shard, node, frame);
+    case FRAME_REPAIR_ANSWER:
+        return initiating_answer(shard, node, frame);
+    case FRAME_REPAIR_DONE:
+        return serve_done(shard, peer_of_node(shard, node), frame);
+    case FRAME_HINTS_ASK:
+    case FRAME_HINTS_HELD:
+        return hints_frame(shard, peer_of_node(shard, node), frame);
+    case FRAME_RUN:
+        return membership_run(shard, node, frame);
+    case FRAME_GOSSIP:
+        if (shard->options.shard != 0)
+            return STATUS_MALFORMED;
+        liveness_gossip(shard, node, frame->body);
+        return STATUS_OK;
     default:
         return STATUS_MALFORMED;
     }
@@ -268,12 +323,29 @@ static enum status sibling_frame(struct shard *shard, const struct frame *frame)
     case FRAME_STATE:
         membership_state(shard, frame);
         return STATUS_OK;
+    case FRAME_LIVENESS:
+        liveness_told(shard, frame);
+        return STATUS_OK;
     case FRAME_STATS_ASK:
         info_stats_ask(shard, frame);
         return STATUS_OK;
     case FRAME_STATS:
         info_stats(shard, frame);
         return STATUS_OK;
+    case FRAME_ROWS_ASK:
+        rows_asked(shard, frame);
+        return STATUS_OK;
+    case FRAME_ROWS:
+        rows_answered(shard, frame->request, frame->body);
+        return STATUS_OK;
+    case FRAME_HEALING_ASK:
+        healing_asked(shard, frame);
+        return STATUS_OK;
+    case FRAME_HEALING:
+        healing_answered(shard, frame);
+        return STATUS_OK;
+    case FRAME_QUARANTINE:
+        return heal_marks(shard, frame);
     default:
         return STATUS_MALFORMED;
     }

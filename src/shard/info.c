@@ -8,37 +8,6 @@
 
 /* ---- gathering ------------------------------------------------------------------------------------------ */
 
-void info_collect(struct shard *shard, struct stats_sum *stats)
-{
-    const struct memtable_counters *rows = memtable_counters(&shard->memtable);
-#define STATS_COUNTER(name) .name = shard->counters.name
-    *stats = (struct stats_sum){
-        STATS_COUNTER(commands),
-        STATS_COUNTER(requests_forwarded),
-        STATS_COUNTER(requests_done),
-        STATS_COUNTER(requests_not_applied),
-        STATS_COUNTER(requests_unknown),
-        STATS_COUNTER(restamps),
-        STATS_COUNTER(write_backs),
-        STATS_COUNTER(overwritten_concurrent),
-        STATS_COUNTER(stale_epochs),
-        STATS_COUNTER(deadline_drops),
-        STATS_COUNTER(cold_reads),
-        STATS_COUNTER(flushes),
-        STATS_COUNTER(overloads),
-        STATS_COUNTER(clients),
-        STATS_COUNTER(misdirected_frames),
-        STATS_COUNTER(hedges),
-        .keys = shard->cold_keys + rows->rows_live_not_in_cold,
-        .rows = rows->rows,
-        .rows_dirty = rows->rows_dirty,
-        .memory_used = shard->alloc.used_bytes + shard->row_alloc.used_bytes,
-        .memory_budget = shard->alloc.budget_bytes + shard->row_alloc.budget_bytes,
-        .in_flight = shard->requests.count,
-    };
-#undef STATS_COUNTER
-}
-
 void info_ask(struct shard *shard, struct pending *pending)
 {
     pending->stats = alloc_get_zeroed(&shard->alloc, sizeof *pending->stats);
@@ -55,19 +24,17 @@ void info_ask(struct shard *shard, struct pending *pending)
                           (struct span){0});
     }
     struct stats_sum own;
-    info_collect(shard, &own);
+    metrics_collect(shard, &own);
     client_stats_part(shard, ticket, &own);
 }
 
 void info_stats_ask(struct shard *shard, const struct frame *frame)
 {
     struct stats_sum stats;
-    info_collect(shard, &stats);
+    metrics_collect(shard, &stats);
     struct buf body;
     buf_init(&body, &shard->local_alloc);
-#define STATS_PUT(name) buf_put_u64(&body, stats.name);
-    STATS_FIELDS(STATS_PUT)
-#undef STATS_PUT
+    metrics_put(&body, &stats);
     frame_put_raw(&shard->locals[frame->from_shard], FRAME_STATS,
                   frame_head_of(shard, frame->from_shard, frame->request), buf_span(&body));
     buf_free(&body);
@@ -75,12 +42,9 @@ void info_stats_ask(struct shard *shard, const struct frame *frame)
 
 void info_stats(struct shard *shard, const struct frame *frame)
 {
-    struct reader reader = reader_of(frame->body);
     struct stats_sum stats;
-#define STATS_READ(name) stats.name = reader_u64(&reader);
-    STATS_FIELDS(STATS_READ)
-#undef STATS_READ
-    assert(reader_finish(&reader) == STATUS_OK);
+    enum status status = metrics_read(frame->body, &stats);
+    assert(status == STATUS_OK);
     client_stats_part(shard, frame->request, &stats);
 }
 

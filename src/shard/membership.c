@@ -4,7 +4,9 @@
  * member with, before it accepts a single message from it. A node whose directory is new asks: if anybody knew it
  * under another id it has lost its disk, and it counts towards no R; if a majority of the others never did, it is
  * new and serves. The verdict is durable before it takes effect. A directory that others knew before a newer one is
- * an old one put back: the same.
+ * an old one put back: the same. So is an older copy of the newest one: the members also remember how far it had come
+ * (struct meta_run), in memory at once and durably with their next write. A directory that was superseded is known
+ * by a new id from then on, so that the others take it for the newest, and its own older copies for old ones.
  *
  * Clocks. Every second each peer is asked for its clock, as NTP does. This node stamps writes only while its clock
  * is within half of clock_skew_max_ms of the median of all reachable clocks, its own included; what the round trip
@@ -15,6 +17,10 @@
 #include "shard/state.h"
 
 #define PING_INTERVAL_US 1000000u
+
+/* How often a run's count is raised: a copy put back is noticed if it is older than this. One write of the meta file by
+ * each node; what the others are told they write with their own. */
+#define RUN_INTERVAL_US 60000000u
 
 /* A WELCOME with two addresses, or a REFUSE without its text. */
 #define GREETING_BYTES_MAX 1024u
@@ -60,7 +66,7 @@ static void accept_link(struct shard *shard, struct link *link)
 {
     struct frame_welcome welcome = {
         .node = shard->self_id,
-        .directory = shard->meta.directory_id,
+        .directory = meta_known_as(&shard->meta),
         .shards = shard->options.shards,
         .knew_other_directory = link->knew_other_directory,
         .superseded = link->superseded,
@@ -108,9 +114,10 @@ static enum status remember(struct shard *shard, struct link *link, const struct
     struct meta_member *member = meta_member_add(&shard->meta, hello->node);
     if (member == NULL)
         return STATUS_OVERLOADED;
-    *changed = meta_member_saw(member, hello->directory);
+    struct meta_run run = {.count = hello->runs, .id = hello->run};
+    link->superseded = !meta_member_current(member, hello->directory, run);
+    *changed = meta_member_saw(member, hello->directory, run);
     link->knew_other_directory = member->directory_count > 1;
-    link->superseded = member->directories[member->directory_count - 1] != hello->directory;
     bool same = span_is(hello->resp_address, member->resp) && span_is(hello->http_address, member->http);
     if (!same && meta_member_set_addresses(member, hello->resp_address, hello->http_address) == STATUS_OK)
         *changed = true;
@@ -173,6 +180,7 @@ void membership_hello(struct shard *shard, struct link *link, const struct frame
         return;
     }
     shard->meta_dirty |= changed;
+    liveness_heard(shard, hello.node);
     /* Also what an earlier greeting brought may still be on its way to the disk. */
     if (shard->meta_dirty || shard->meta_written != shard->meta_durable) {
         link->waits_for_meta = shard->meta_written + (shard->meta_dirty ? 1 : 0);
@@ -207,6 +215,8 @@ static void tell_siblings(struct shard *shard)
     buf_put_u8(&body, shard->clock_trusted);
     buf_put_u64(&body, (uint64_t)shard->clock_offset_ms);
     buf_put_u8(&body, (uint8_t)shard->meta.state);
+    buf_put_u64(&body, shard->meta.actor_id);
+    buf_put_u64(&body, shard->meta.known_as);
     for (uint16_t i = 1; i < shard->options.shards; i++)
         frame_put_raw(&shard->locals[i], FRAME_STATE, frame_head_of(shard, (uint8_t)i, 0), buf_span(&body));
     buf_free(&body);
@@ -219,8 +229,15 @@ void membership_state(struct shard *shard, const struct frame *frame)
     shard->takes_writes = reader_u8(&reader) != 0;
     shard->clock_trusted = reader_u8(&reader) != 0;
     shard->clock_offset_ms = (int64_t)reader_u64(&reader);
+    enum meta_state state = shard->meta.state;
+    uint64_t known_as = shard->meta.known_as;
     shard->meta.state = (enum meta_state)reader_u8(&reader);
+    shard->meta.actor_id = reader_u64(&reader);
+    shard->meta.known_as = reader_u64(&reader);
     assert(reader_finish(&reader) == STATUS_OK);
+    bool verdict = state != META_AMNESIAC || known_as != shard->meta.known_as;
+    if (shard->meta.state == META_AMNESIAC && verdict)
+        heal_everything(shard);
 }
 
 /* Accepts the links whose greeting is durable; those for which there is no room wait for the next tick. */
@@ -244,6 +261,50 @@ static void accept_waiting(struct shard *shard)
     }
 }
 
+/* ---- runs ----------------------------------------------------------------------------------------------- */
+
+/* Raises the count; the others hear of it once it is durable. */
+static void raise_run(struct shard *shard)
+{
+    shard->meta.run.count++;
+    shard->meta_dirty = true;
+    shard->run_version = shard->meta_written + 1;
+    shard->run_us = shard->now.mono_us;
+}
+
+/* Whoever is not reached now hears it in the next greeting, or a minute later. */
+static void tell_run(struct shard *shard)
+{
+    struct frame_run run = {
+        .directory = meta_known_as(&shard->meta), .runs = shard->run.count, .run = shard->run.id};
+    for (uint16_t i = 0; i < shard->peer_count; i++) {
+        struct buf *out = peer_gossip_output(&shard->peers[i]);
+        if (out == NULL)
+            continue;
+        frame_put_run(out, frame_head_of(shard, 0, 0), &run);
+        out->failed = false;
+    }
+}
+
+enum status membership_run(struct shard *shard, uint64_t node, const struct frame *frame)
+{
+    struct frame_run told;
+    enum status status = frame_read_run(frame, &told);
+    if (status != STATUS_OK || shard->options.shard != 0)
+        return STATUS_MALFORMED;
+    struct meta_member *member = meta_member_find(&shard->meta, node);
+    if (member == NULL)
+        return STATUS_OK;
+    struct meta_run run = {.count = told.runs, .id = told.run};
+    bool known = meta_member_knows(member, told.directory);
+    /* A higher count is written with whatever is written next: one write for all members. */
+    if (meta_member_saw(member, told.directory, run) && !known)
+        shard->meta_dirty = true;
+    return STATUS_OK;
+}
+
+/* ---- what became durable -------------------------------------------------------------------------------- */
+
 void membership_meta_durable(struct shard *shard, uint64_t version)
 {
     assert(version <= shard->meta_written);
@@ -254,6 +315,11 @@ void membership_meta_durable(struct shard *shard, uint64_t version)
         shard->takes_writes = true;
         say(shard, SAY_INFO, "the data directory is new and nobody knew another one: this node serves reads");
         tell_siblings(shard);
+    }
+    if (shard->run_version != 0 && version >= shard->run_version) {
+        shard->run_version = 0;
+        shard->run = shard->meta.run;
+        tell_run(shard);
     }
     accept_waiting(shard);
 }
@@ -266,16 +332,43 @@ static void become(struct shard *shard, enum meta_state state)
     shard->meta_dirty = true;
 }
 
+/* Every slot is marked, durably, and serves again once it is repaired (heal.c). What dots this directory made after it
+ * was copied is not known, so it gets a new actor (invariant 4). */
 static void become_amnesiac(struct shard *shard, const char *name, const char *why)
 {
     say(shard, SAY_ERROR,
-        "node %s knew this node with %s data directory: this one lacks data. It takes writes, and its reads "
-        "count "
-        "towards no R until it is repaired",
+        "node %s knew %s: this data directory lacks data. It takes writes, and its reads count towards no R "
+        "until it is repaired from the other replicas",
         name, why);
     become(shard, META_AMNESIAC);
+    for (uint32_t slot = 0; slot < SLOTS_COUNT; slot++) {
+        if (ring_replicates(shard->ring, (uint16_t)slot, shard->self) &&
+            meta_quarantine_set(&shard->meta, (uint16_t)slot) != STATUS_OK)
+            say(shard, SAY_ERROR, "no memory to mark the slots: restart this node");
+    }
+    shard->meta.actor_id = prng_u64(&shard->prng) | 1;
     shard->serving_version = 0;
-    shard->serving = false;
+    shard->serving = true;
+    heal_everything(shard);
+    tell_siblings(shard);
+}
+
+void membership_superseded(struct shard *shard, const struct peer *peer)
+{
+    shard->meta.known_as = prng_u64(&shard->prng) | 1;
+    raise_run(shard);
+    become_amnesiac(shard, shard->ring->nodes[peer->index].name,
+                    "a newer data directory of this node, or a newer state of this one");
+}
+
+/* Slots were marked or healed: without any mark the amnesia is over. */
+void membership_healed(struct shard *shard)
+{
+    if (shard->meta.state != META_AMNESIAC || meta_quarantine_any(&shard->meta))
+        return;
+    say(shard, SAY_INFO,
+        "everything this node had lost is repaired from the other replicas: it serves reads again");
+    become(shard, META_SERVING);
     tell_siblings(shard);
 }
 
@@ -297,16 +390,10 @@ void membership_welcomed(struct shard *shard, struct peer *peer, const struct fr
     const char *name = shard->ring->nodes[peer->index].name;
     peer->remembers = true;
     count_remembering(shard);
-    if (shard->meta.state == META_AMNESIAC)
-        return;
-    if (welcome->superseded) {
-        become_amnesiac(shard, name, "a newer");
-        return;
-    }
-    if (shard->meta.state == META_SERVING)
+    if (shard->meta.state != META_UNPROVEN)
         return;
     if (welcome->knew_other_directory) {
-        become_amnesiac(shard, name, "another");
+        become_amnesiac(shard, name, "this node with another data directory");
         return;
     }
     peer->vouched = true;
@@ -353,6 +440,7 @@ void membership_ring(struct shard *shard)
     if (!bytes.failed && meta_ring_set(&shard->meta, buf_span(&bytes)) == STATUS_OK)
         shard->meta_dirty = true;
     buf_free(&bytes);
+    liveness_ring(shard);
     say(shard, SAY_INFO, "ring record of epoch %" PRIu64 " is in force", shard->ring->epoch);
 }
 
@@ -443,6 +531,7 @@ void membership_pong(struct shard *shard, struct peer *peer, const struct frame_
         .taken_us = shard->now.mono_us,
     };
     peer->samples_taken++;
+    liveness_heard(shard, peer->node);
 }
 
 /* After this clock was stepped, what was measured with it before says nothing. */
@@ -461,6 +550,9 @@ void membership_tick(struct shard *shard)
 {
     if (shard->options.shard == 0)
         accept_waiting(shard);
+    bool raise_due = shard->run_version == 0 && shard->now.mono_us - shard->run_us >= RUN_INTERVAL_US;
+    if (shard->options.shard == 0 && shard->peer_count > 0 && raise_due)
+        raise_run(shard);
     if (shard->options.shard != 0 || shard->now.mono_us - shard->pinged_us < PING_INTERVAL_US)
         return;
     forget_stepped_clock(shard);

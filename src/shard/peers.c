@@ -1,7 +1,8 @@
 /* Other nodes: connections, greetings, reachability.
  *
- * A node is reachable while this shard's connection to it stands and its greeting was accepted. Frames for it are
- * gathered during a turn and leave in one write; what comes in is frames.c's. */
+ * A node is reachable while this shard's connection to it stands, its greeting was accepted, and gossip does not hold
+ * it dead (liveness.c): a stopped process keeps its connections. Frames for it are gathered during a turn and leave in
+ * one write; what comes in is frames.c's. */
 #include <assert.h>
 
 #include "shard/state.h"
@@ -45,11 +46,21 @@ bool node_reachable(struct shard *shard, uint16_t index)
     return index == shard->self || peer_of_index(shard, index)->reachable;
 }
 
-struct buf *peer_output(struct peer *peer)
+bool node_suspect(struct shard *shard, uint16_t index)
 {
-    if (peer == NULL || !peer->reachable || peer->out.size > PEER_OUTPUT_BYTES_MAX)
+    return index != shard->self && peer_of_index(shard, index)->liveness == SWIM_SUSPECT;
+}
+
+struct buf *peer_gossip_output(struct peer *peer)
+{
+    if (peer == NULL || !peer->greeted || peer->out.size > PEER_OUTPUT_BYTES_MAX)
         return NULL;
     return &peer->out;
+}
+
+struct buf *peer_output(struct peer *peer)
+{
+    return peer != NULL && peer->reachable ? peer_gossip_output(peer) : NULL;
 }
 
 /* ---- the table of peers --------------------------------------------------------------------------------- */
@@ -59,11 +70,14 @@ static void peer_free(struct peer *peer)
     buf_free(&peer->out);
     buf_free(&peer->held);
     buf_free(&peer->greeting);
+    alloc_put(peer->out.alloc, peer->begun, peer->begun_shards * sizeof *peer->begun);
+    alloc_put(peer->out.alloc, peer->hints_held, SLOTS_COUNT / 8);
+    alloc_put(peer->out.alloc, peer->hints_asked, SHARDS_MAX * sizeof *peer->hints_asked);
 }
 
 static void peer_init(struct shard *shard, struct peer *peer, uint64_t node)
 {
-    *peer = (struct peer){.node = node};
+    *peer = (struct peer){.node = node, .liveness = SWIM_ALIVE, .since_ms = shard->now.wall_ms};
     buf_init(&peer->out, &shard->alloc);
     buf_init(&peer->held, &shard->alloc);
     buf_init(&peer->greeting, &shard->alloc);
@@ -98,6 +112,7 @@ enum status peers_init(struct shard *shard)
             peer_init(shard, &peers[at], node);
         }
         peers[at].index = i;
+        peers[at].timing.in_flight = 0; /* coordinator.c forgets what it counted */
         at++;
     }
     for (uint16_t i = 0; i < shard->peer_count; i++) {
@@ -141,8 +156,8 @@ static void redial(struct shard *shard, struct peer *peer)
 
 struct buf *peer_answer_output(struct shard *shard, struct peer *peer)
 {
-    if (peer == NULL || peer->reachable)
-        return peer_output(peer);
+    if (peer == NULL || peer->greeted)
+        return peer_gossip_output(peer);
     /* A node that starts reaches us a moment before we reach it: what it asks meanwhile is answered then. */
     redial(shard, peer);
     return peer->held.size < HELD_ANSWERS_BYTES_MAX ? &peer->held : NULL;
@@ -210,7 +225,9 @@ static void greet(struct shard *shard, struct peer *peer)
     struct frame_hello hello = {
         .cluster = shard->meta.cluster_id,
         .node = shard->self_id,
-        .directory = shard->meta.directory_id,
+        .directory = meta_known_as(&shard->meta),
+        .runs = shard->run.count,
+        .run = shard->run.id,
         .shards = shard->options.shards,
         .shard = shard->options.shard,
         .name = span_of_text(shard->ring->nodes[shard->self].name),
@@ -218,42 +235,77 @@ static void greet(struct shard *shard, struct peer *peer)
         .http_address = span_of_text(shard->http_address),
         .ring = buf_span(&ring),
     };
+    peer->greeted_as = hello.directory;
     buf_clear(&peer->greeting);
     frame_put_hello(&peer->greeting, frame_head_of(shard, 0, 0), &hello);
     buf_free(&ring);
     peer->greeting.failed = false; /* no memory: nothing is sent, and the connection is tried again later */
 }
 
+/* Whether requests may use the node, after the connection or what gossip says of it has changed. */
+static void judge_peer(struct shard *shard, struct peer *peer)
+{
+    bool reachable = peer->greeted && peer->liveness != SWIM_DEAD;
+    if (reachable == peer->reachable)
+        return;
+    peer->reachable = reachable;
+    shard->client_map_stale = true;
+    if (shard->options.shard == 0)
+        say(shard, reachable ? SAY_INFO : SAY_WARNING, "node %s is %s", shard->ring->nodes[peer->index].name,
+            reachable ? "reachable" : "unreachable");
+    if (!reachable)
+        coordinator_peer_down(shard, peer->index);
+    handoff_node_changed(shard, peer->node, reachable);
+    if (reachable)
+        antientropy_node_up(shard, peer->node);
+    else
+        antientropy_node_down(shard, peer->node);
+}
+
 static void peer_lost(struct shard *shard, struct peer *peer)
 {
-    bool was_reachable = peer->reachable;
+    if (peer->greeted)
+        buf_free(&peer->held);
     peer->connected = false;
-    peer->reachable = false;
+    peer->greeted = false;
     peer->asked_redial = false;
     buf_clear(&peer->out);
     buf_clear(&peer->greeting);
-    if (!was_reachable)
-        return;
-    buf_free(&peer->held);
-    shard->client_map_stale = true;
-    if (shard->options.shard == 0)
-        say(shard, SAY_WARNING, "node %s is unreachable", shard->ring->nodes[peer->index].name);
-    coordinator_peer_down(shard, peer->index);
+    judge_peer(shard, peer);
+    replica_lost(&peer->timing);
 }
 
+void peers_drop_held(struct shard *shard)
+{
+    for (uint16_t i = 0; i < shard->peer_count; i++)
+        buf_free(&shard->peers[i].held);
+}
+
+/* No answer reaches a node before it has welcomed this one: what is held for it leaves below, unless it says here that
+ * this directory is not current. Then nothing that any shard holds counts, from this moment on. */
 static void peer_welcomed(struct shard *shard, struct peer *peer, const struct frame_welcome *welcome)
 {
-    peer->reachable = true;
+    bool superseded = welcome->superseded && peer->greeted_as == meta_known_as(&shard->meta);
+    if (superseded && shard->options.shard != 0)
+        heal_everything(shard); /* durably by shard 0, which hears the same */
+    else if (superseded)
+        membership_superseded(shard, peer);
+    peer->greeted = true;
     peer->refusal[0] = 0;
+    /* What each of its shards said of its hints was about other slots. */
+    if (peer->shards != welcome->shards && peer->hints_asked != NULL)
+        memset(peer->hints_asked, 0, SHARDS_MAX * sizeof *peer->hints_asked);
+    peer->shards = welcome->shards;
     span_copy_text(welcome->resp_address, peer->resp_address, sizeof peer->resp_address);
     span_copy_text(welcome->http_address, peer->http_address, sizeof peer->http_address);
     shard->client_map_stale = true;
     buf_append_span(&peer->out, buf_span(&peer->held));
     peer->out.failed = false;
     buf_free(&peer->held);
+    judge_peer(shard, peer);
     if (shard->options.shard != 0)
         return;
-    say(shard, SAY_INFO, "node %s is reachable", shard->ring->nodes[peer->index].name);
+    liveness_heard(shard, peer->node);
     membership_welcomed(shard, peer, welcome);
 }
 
@@ -273,6 +325,21 @@ static void drop_peer(struct shard *shard, struct peer *peer)
 {
     effects_add(shard->effects, EFFECT_PEER_DROP)->node = peer->node;
     peer_lost(shard, peer);
+}
+
+void peer_liveness(struct shard *shard, struct peer *peer, enum swim_state state)
+{
+    bool was_dead = peer->liveness == SWIM_DEAD;
+    if (state == peer->liveness)
+        return;
+    peer->liveness = state;
+    peer->since_ms = shard->now.wall_ms;
+    /* The connection of a node that does not answer is half open at best: another one shows when it is back. */
+    if (state == SWIM_DEAD && peer->connected)
+        drop_peer(shard, peer);
+    judge_peer(shard, peer);
+    if (was_dead && !peer->connected)
+        connect_peer(shard, peer);
 }
 
 /* The answer to the greeting; nothing else comes on this connection. */
@@ -394,8 +461,10 @@ static void link_moved(struct shard *shard, const struct event *event)
     struct peer *peer = peer_of_node(shard, event->node);
     if (link_add(shard, event->link, event->node) == NULL)
         link_close(shard, event->link);
-    else if (peer != NULL)
+    else if (peer != NULL && !peer->greeted)
         redial(shard, peer);
+    else if (peer != NULL)
+        coordinator_peer_again(shard, peer->index); /* answers that waited on its last connection are lost */
 }
 
 void link_event(struct shard *shard, struct event *event)
@@ -441,13 +510,22 @@ bool ring_install(struct shard *shard, const struct ring *ring)
         return false; /* asked for again by the next message that shows it */
     shard->ring_before = shard->ring;
     shard->ring = copy;
-    if (peers_init(shard) != STATUS_OK) {
+    antientropy_ring_changed(shard);
+    uint16_t self_before = shard->self;
+    struct slots slots;
+    shard->self = self;
+    bool made = slots_make(shard, &slots) == STATUS_OK;
+    if (!made || peers_init(shard) != STATUS_OK) {
+        if (made)
+            slots_drop(shard, &slots);
+        shard->self = self_before;
         shard->ring = shard->ring_before;
         ring_free(copy);
         return false;
     }
-    shard->self = self;
+    slots_adopt(shard, &slots);
     coordinator_ring_changed(shard);
+    handoff_ring_changed(shard);
     ring_free(shard->ring_before);
     shard->ring_before = NULL;
     peers_start(shard);

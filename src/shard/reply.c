@@ -46,6 +46,9 @@ static void explain(const struct pending *pending, const struct result *result, 
         buf_append_format(text, "%u replicas were asked for, but a key has only %u", result->needed,
                           result->acks);
         break;
+    case STATUS_TOO_LARGE:
+        buf_append_format(text, "the timeout is longer than this node's request-timeout-max%s", nothing);
+        break;
     case STATUS_QUARANTINED:
         buf_append_format(text,
                           "%u of %u needed replicas can answer; others may have lost this key's data and are "
@@ -73,6 +76,7 @@ static const char *resp_code(const struct result *result)
     case STATUS_STARTING:
         return "TRYAGAIN";
     case STATUS_BAD_REQUEST:
+    case STATUS_TOO_LARGE:
         return "ERR";
     default:
         return status_name(result->status);
@@ -104,6 +108,7 @@ static void reply_failure(struct pending *pending, const struct result *result)
         .keep_alive = pending->http_keep_alive,
         .head = pending->http_head,
         .retry_after_s = status == STATUS_OVERLOADED ? 1 : 0,
+        .trace = span_of(pending->trace, pending->trace_size),
     };
     struct http_error error = {
         .error = status_name(status),
@@ -149,8 +154,7 @@ void reply_http_refusal(struct pending *pending, const struct http_refusal *refu
 
 /* ---- versions ------------------------------------------------------------------------------------------- */
 
-/* "STAMP", or "STAMP+STAMP" with that of an expiry set later; nothing for a key never heard of. */
-static size_t format_version(struct version version, char text[2 * STAMP_TEXT_BYTES_MAX])
+size_t version_format(struct version version, char text[VERSION_TEXT_BYTES_MAX])
 {
     text[0] = 0;
     if (stamp_none(version.value))
@@ -164,23 +168,29 @@ static size_t format_version(struct version version, char text[2 * STAMP_TEXT_BY
 
 /* ---- HTTP ----------------------------------------------------------------------------------------------- */
 
-void reply_http_json(struct pending *pending, uint16_t http_status, struct span body)
+void reply_http_page(struct pending *pending, uint16_t http_status, const char *content_type,
+                     struct span body)
 {
     struct http_reply reply = {
         .http_status = http_status,
         .version_minor = pending->http_minor,
         .keep_alive = pending->http_keep_alive,
         .head = pending->http_head,
-        .content_type = "application/json",
+        .content_type = content_type,
         .body = body,
     };
     http_reply(&pending->reply, &reply);
 }
 
+void reply_http_json(struct pending *pending, uint16_t http_status, struct span body)
+{
+    reply_http_page(pending, http_status, "application/json", body);
+}
+
 static void reply_http(struct pending *pending, const struct result *result)
 {
-    char version[2 * STAMP_TEXT_BYTES_MAX];
-    size_t size = format_version(result->version, version);
+    char version[VERSION_TEXT_BYTES_MAX];
+    size_t size = version_format(result->version, version);
     struct http_reply reply = {
         .http_status = 200,
         .version_minor = pending->http_minor,
@@ -188,11 +198,13 @@ static void reply_http(struct pending *pending, const struct result *result)
         .head = pending->http_head,
         .content_type = "application/json",
         .context = span_of(version, size),
+        .trace = span_of(pending->trace, pending->trace_size),
     };
     struct buf json;
     buf_init(&json, pending->reply.alloc);
     if (pending->command == COMMAND_RONDO_GET && result->found) {
         reply.content_type = "application/octet-stream";
+        reply.expiry_ms = result->expiry_ms;
         reply.body = result->value;
         http_reply(&pending->reply, &reply);
         return;
@@ -240,7 +252,7 @@ static void reply_value(struct pending *pending, const struct result *result)
 
 static void reply_resp(struct shard *shard, struct pending *pending, const struct result *result)
 {
-    char version[2 * STAMP_TEXT_BYTES_MAX];
+    char version[VERSION_TEXT_BYTES_MAX];
     struct buf *reply = &pending->reply;
     switch (pending->command) {
     case COMMAND_GET:
@@ -263,10 +275,10 @@ static void reply_resp(struct shard *shard, struct pending *pending, const struc
     case COMMAND_RONDO_GET:
         resp_reply_array(reply, 2);
         reply_value(pending, result);
-        resp_reply_bulk(reply, span_of(version, format_version(result->version, version)));
+        resp_reply_bulk(reply, span_of(version, version_format(result->version, version)));
         return;
     case COMMAND_RONDO_PUT:
-        resp_reply_bulk(reply, span_of(version, format_version(result->version, version)));
+        resp_reply_bulk(reply, span_of(version, version_format(result->version, version)));
         return;
     default:
         /* DEL, UNLINK, EXISTS, MGET and MSET are answered when all their parts are over. */
@@ -295,8 +307,41 @@ static void keep_part(struct shard *shard, struct pending *pending, uint32_t par
     memcpy(kept->value, result->value.data, kept->size);
 }
 
+/* The result's timeline, which is its own no longer than this call. */
+static void keep_trace(struct shard *shard, struct pending *pending, const struct result *result)
+{
+    if (result->trace.size == 0 || pending->trace != NULL)
+        return;
+    pending->trace = alloc_get(&shard->alloc, result->trace.size);
+    if (pending->trace == NULL)
+        return; /* an answer without its timeline is better than none */
+    pending->trace_size = (uint32_t)result->trace.size;
+    memcpy(pending->trace, result->trace.data, result->trace.size);
+}
+
+/* The second element of RONDO.TRACE's answer: one text for each event. */
+static void reply_trace(struct pending *pending)
+{
+    static const size_t separator = sizeof TRACE_SEPARATOR - 1;
+    struct span events[TRACE_EVENTS_MAX];
+    uint32_t count = 0;
+    size_t start = 0;
+    for (size_t at = 0; at < pending->trace_size && count < TRACE_EVENTS_MAX; at++) {
+        bool ends = at + separator <= pending->trace_size &&
+                    memcmp(pending->trace + at, TRACE_SEPARATOR, separator) == 0;
+        if (!ends && at + 1 < pending->trace_size)
+            continue;
+        events[count++] = span_of(pending->trace + start, (ends ? at : at + 1) - start);
+        start = at + separator;
+    }
+    resp_reply_array(&pending->reply, count);
+    for (uint32_t i = 0; i < count; i++)
+        resp_reply_bulk(&pending->reply, events[i]);
+}
+
 void reply_part(struct shard *shard, struct pending *pending, uint32_t part, const struct result *result)
 {
+    keep_trace(shard, pending, result);
     if (result->outcome != OUTCOME_DONE) {
         /* One key whose write may have happened makes the whole answer "unknown". */
         if (!pending->failed || result->outcome == OUTCOME_UNKNOWN)
@@ -321,8 +366,11 @@ static void reply_stats(struct shard *shard, struct pending *pending)
     if (pending->command == COMMAND_DBSIZE) {
         resp_reply_integer(&pending->reply, (int64_t)pending->stats->keys);
     } else if (pending->command == COMMAND_HTTP_STATUS) {
-        describe_status_json(shard, pending->stats, &text);
+        describe_status_json(shard, pending, &text);
         reply_http_json(pending, 200, buf_span(&text));
+    } else if (pending->command == COMMAND_HTTP_METRICS) {
+        metrics_text(shard, pending->stats, &text);
+        reply_http_page(pending, 200, METRICS_CONTENT_TYPE, buf_span(&text));
     } else {
         info_text(shard, pending, &text);
         resp_reply_verbatim(&pending->reply, pending->proto, buf_span(&text));
@@ -331,11 +379,9 @@ static void reply_stats(struct shard *shard, struct pending *pending)
     buf_free(&text);
 }
 
-void reply_parts_over(struct shard *shard, struct pending *pending)
+static void reply_whole(struct shard *shard, struct pending *pending)
 {
     struct buf *reply = &pending->reply;
-    if (pending->client == NULL)
-        return;
     if (pending->failed) {
         reply_failure(pending, &pending->failure);
         return;
@@ -368,4 +414,13 @@ void reply_parts_over(struct shard *shard, struct pending *pending)
     default:
         return;
     }
+}
+
+void reply_parts_over(struct shard *shard, struct pending *pending)
+{
+    if (pending->client == NULL)
+        return;
+    reply_whole(shard, pending);
+    if (pending->traced && !pending->http)
+        reply_trace(pending);
 }

@@ -10,8 +10,10 @@
 /* Of the row memory, the part that is kept for flush jobs: 16 bytes for each of their rows. */
 #define FLUSH_JOB_RESERVE_DIVISOR 8u
 
-/* Tables and buffers that every shard has, before the first row. */
+/* Tables and buffers that every shard has, before the first row; and those of all slots, twice while the ring changes,
+ * which the shards of a node divide among them. */
 #define SHARD_MEMORY_BYTES_MIN (4u << 20)
+#define SLOTS_MEMORY_BYTES (12u << 20)
 
 /* ---- making and freeing --------------------------------------------------------------------------------- */
 
@@ -44,6 +46,10 @@ static void init_lists(struct shard *shard)
     map_init(&shard->pendings, &shard->alloc);
     map_init(&shard->links, &shard->alloc);
     map_init(&shard->cold_tickets, &shard->alloc);
+    map_init(&shard->scans, &shard->alloc);
+    list_init(&shard->scans_ready);
+    list_init(&shard->scans_ended);
+    buf_init(&shard->repairing.purge_keys, &shard->alloc);
     list_init(&shard->stamp_waiters);
     list_init(&shard->dirty_clients);
     list_init(&shard->sent_clients);
@@ -67,8 +73,9 @@ static void init_state(struct shard *shard, const struct shard_options *options)
     shard->request_next = prng_u64(&shard->prng) >> 16 | 1;
     shard->pending_next = 1;
     shard->clock_trusted = true;
-    shard->serving = options->meta->state == META_SERVING;
-    shard->takes_writes = shard->serving;
+    /* After amnesia all slots are marked; what is not marked serves. */
+    shard->serving = options->meta->state != META_UNPROVEN;
+    shard->takes_writes = options->meta->state == META_SERVING;
     shard->flush.clean_us = options->now.mono_us;
     shard->quarantine_any = meta_quarantine_any(options->meta);
     if (shard->quarantine_any)
@@ -76,8 +83,11 @@ static void init_state(struct shard *shard, const struct shard_options *options)
     span_copy_text(options->resp_address, shard->resp_address, sizeof shard->resp_address);
     span_copy_text(options->http_address, shard->http_address, sizeof shard->http_address);
     span_copy_text(options->durability, shard->durability, sizeof shard->durability);
-    shard->cold_keys = options->cold_keys;
-    hlc_init(&shard->hlc, options->meta->actor_id, options->clock_skew_max_ms, options->bounds);
+    shard->run = options->meta->run;
+    shard->run_us = options->now.mono_us;
+    /* Stamps are the run's, not the directory's: an older copy of a directory, or its far-future register, could make
+     * those of the newer one again before anybody has said that it is old (invariant 4). */
+    hlc_init(&shard->hlc, options->meta->run.id, options->clock_skew_max_ms, options->bounds);
     shard->tick.kind = TIMER_TICK;
 }
 
@@ -105,20 +115,45 @@ static enum status init_parts(struct shard *shard, const struct shard_options *o
     };
     status = memtable_init(&shard->memtable, &rows);
     shard->has_memtable = status == STATUS_OK;
+    trees_init(shard);
+    handoff_init(shard);
+    antientropy_init(shard);
+    struct slots slots;
+    if (status == STATUS_OK)
+        status = slots_make(shard, &slots);
+    if (status == STATUS_OK)
+        slots_adopt(shard, &slots);
     if (status == STATUS_OK)
         status = peers_init(shard);
+    if (status == STATUS_OK)
+        status = liveness_init(shard, options);
     if (status == STATUS_OK)
         status = timer_arm(&shard->timers, &shard->tick, options->now.mono_us + TICK_INTERVAL_US);
     return status;
 }
 
+struct shard_healing shard_healing_default(void)
+{
+    return (struct shard_healing){
+        .hints = true,
+        .repair = true,
+        .request_timeout_max_ms = 60000,
+        .repair_interval_ms = 600000,
+        .rescan_interval_ms = 86400000,
+        .repair_bytes_per_s = UINT64_C(32) << 20,
+        .hint_bytes_max = HINT_BYTES_MAX_DEFAULT,
+        .hint_bytes_per_s = UINT64_C(16) << 20,
+    };
+}
+
 struct shard *shard_new(const struct shard_options *options)
 {
     assert(options->shards > 0 && options->shards <= SHARDS_MAX && options->shard < options->shards);
-    if (options->memory_bytes < SHARD_MEMORY_BYTES_MIN)
+    if (options->memory_bytes < SHARD_MEMORY_BYTES_MIN + SLOTS_MEMORY_BYTES / options->shards)
         return NULL;
     struct alloc alloc;
-    size_t other_bytes = options->memory_bytes / OTHER_MEMORY_DIVISOR;
+    size_t other_bytes =
+        options->memory_bytes / OTHER_MEMORY_DIVISOR + SLOTS_MEMORY_BYTES / 4 / options->shards;
     alloc_init(&alloc, other_bytes);
     struct shard *shard = alloc_get_zeroed(&alloc, sizeof *shard);
     if (shard == NULL)
@@ -132,6 +167,7 @@ struct shard *shard_new(const struct shard_options *options)
     shard->options = *options;
     shard->now = options->now;
     prng_seed(&shard->prng, options->seed);
+    hedge_budget_init(&shard->hedge_budget);
     meta_init(&shard->meta, &shard->alloc);
     init_lists(shard);
     init_state(shard, options);
@@ -147,7 +183,16 @@ void shard_free(struct shard *shard)
         return;
     coordinator_free(shard);
     clients_free(shard);
+    antientropy_free(shard);
+    servings_free(shard);
+    purge_free(shard);
+    rows_free(shard);
+    scans_free(shard);
+    handoff_free(shard);
+    trees_free(shard);
+    slots_free(shard);
     storage_free(shard);
+    liveness_free(shard);
     peers_free(shard);
     if (shard->flush.settling) {
         bool over = memtable_flush_done(&shard->memtable, &shard->flush.job, UINT64_MAX);
@@ -174,51 +219,6 @@ void shard_free(struct shard *shard)
     assert(alloc.used_bytes == 0);
 }
 
-/* ---- recovery ------------------------------------------------------------------------------------------- */
-
-enum status shard_recover_row(struct shard *shard, struct span key, struct span bytes)
-{
-    uint32_t hash = memtable_hash(&shard->memtable, key);
-    const struct row *row = memtable_find(&shard->memtable, key, hash);
-    struct record held = {0};
-    struct record record;
-    if (row != NULL && record_parse(row_record(row), &held) != STATUS_OK)
-        return STATUS_CORRUPT;
-    if (record_parse(bytes, &record) != STATUS_OK || record_empty(&record))
-        return STATUS_CORRUPT;
-    struct record merged = record_merge(&held, &record);
-    hlc_observe(&shard->hlc, shard->now.wall_ms, record_stamp_max(&merged));
-    buf_clear(&shard->scratch);
-    record_put(&shard->scratch, &merged);
-    if (shard->scratch.failed)
-        return STATUS_OVERLOADED;
-    struct memtable_put put = {
-        .key = key,
-        .record = buf_span(&shard->scratch),
-        .hash = hash,
-        .sequence = 1,
-        .live = record_holds_value(&merged),
-        /* Whether the cold tier has it is not known: yes is the answer that loses nothing. */
-        .in_cold = !shard->cold_empty,
-    };
-    return memtable_put(&shard->memtable, &put);
-}
-
-struct flush_job *shard_recover_freeze(struct shard *shard)
-{
-    enum status status = memtable_freeze(&shard->memtable, &shard->flush.job, UINT64_MAX, 0);
-    if (status != STATUS_OK)
-        return NULL;
-    shard->cold_empty = false;
-    return &shard->flush.job;
-}
-
-void shard_recover_flushed(struct shard *shard)
-{
-    bool over = memtable_flush_done(&shard->memtable, &shard->flush.job, UINT64_MAX);
-    assert(over);
-}
-
 /* ---- running -------------------------------------------------------------------------------------------- */
 
 /* What the last turn gave out has been carried out by now. */
@@ -234,6 +234,7 @@ static void turn_begin(struct shard *shard)
     log_turn_begin(shard);
     peers_turn_begin(shard);
     clients_turn_begin(shard);
+    scans_turn_begin(shard);
 }
 
 static void fire_timers(struct shard *shard)
@@ -246,6 +247,8 @@ static void fire_timers(struct shard *shard)
             coordinator_deadline(shard, LIST_ENTRY(timer, struct request, deadline));
         } else if (timer->kind == TIMER_REQUEST_HEDGE) {
             coordinator_hedge(shard, LIST_ENTRY(timer, struct request, hedge));
+        } else if (timer->kind == TIMER_LIVENESS) {
+            liveness_timer(shard);
         } else {
             coordinator_stamps(shard);
             membership_tick(shard);
@@ -259,6 +262,13 @@ static void fire_timers(struct shard *shard)
 static void turn_end(struct shard *shard)
 {
     fire_timers(shard);
+    liveness_turn_end(shard);
+    scans_turn_end(shard);
+    handoff_turn_end(shard);
+    antientropy_turn_end(shard);
+    heal_turn_end(shard);
+    trees_turn_end(shard);
+    purge_turn_end(shard);
     log_turn_end(shard);
     flush_turn_end(shard);
     shard->row_upkeep = memtable_upkeep(&shard->memtable);
@@ -273,6 +283,9 @@ void shard_start(struct shard *shard, struct now now, struct effects *effects)
     shard->now = now;
     shard->effects = effects;
     turn_begin(shard);
+    trees_start(shard);
+    handoff_start(shard);
+    heal_start(shard);
     peers_start(shard);
     membership_start(shard);
     turn_end(shard);
@@ -317,11 +330,20 @@ static void dispatch(struct shard *shard, struct event *event)
     case EVENT_COLD_RESULT:
         storage_cold_result(shard, event);
         return;
+    case EVENT_COLD_SCAN:
+        scan_page(shard, event);
+        return;
     case EVENT_FLUSH_DONE:
         flush_done(shard, event->status);
         return;
     case EVENT_META_DURABLE:
         membership_meta_durable(shard, event->sequence);
+        return;
+    case EVENT_FACTS:
+        shard->facts = *event->facts;
+        return;
+    case EVENT_DATAGRAM:
+        liveness_datagram(shard, event->bytes);
         return;
     }
     assert(0 && "an event of a kind that there is");
@@ -343,9 +365,16 @@ void shard_step(struct shard *shard, struct event *event, struct effects *effect
 uint64_t shard_next_deadline_us(const struct shard *shard)
 {
     /* Slices of upkeep go on at once, between the events of others. */
-    if (shard->row_upkeep || shard->flush.settling)
+    bool healing = !list_empty(&shard->scans_ready) || antientropy_runs(shard) || purge_runs(shard);
+    if (shard->row_upkeep || shard->flush.settling || healing)
         return shard->now.mono_us;
-    return timer_heap_next_us(&shard->timers);
+    uint64_t timer_us = timer_heap_next_us(&shard->timers);
+    uint64_t exchange_us = antientropy_due_us(shard);
+    uint64_t purge_us = purge_due_us(shard);
+    uint64_t hints_us = handoff_due_us(shard);
+    uint64_t healing_us = exchange_us < purge_us ? exchange_us : purge_us;
+    healing_us = hints_us < healing_us ? hints_us : healing_us;
+    return timer_us < healing_us ? timer_us : healing_us;
 }
 
 void shard_install_ring(struct shard *shard, const struct ring *ring, struct effects *effects)
@@ -373,6 +402,11 @@ const struct memtable *shard_memtable(const struct shard *shard)
 const struct alloc *shard_alloc(const struct shard *shard)
 {
     return &shard->alloc;
+}
+
+const struct swim *shard_gossip(const struct shard *shard)
+{
+    return shard->liveness.swim;
 }
 
 uint32_t shard_requests_in_flight(const struct shard *shard)

@@ -13,6 +13,18 @@
  *  - effects_clear is called once they are carried out;
  *  - timers: the world ends a turn no later than shard_next_deadline_us, even if nothing happened.
  *
+ * Range scans of the cold tier. EFFECT_COLD_SCAN opens one, under a ticket that no other open scan of the shard has.
+ * The world takes a snapshot of the cold tier at the moment at which it carries the effect out: a flush that had
+ * finished is in it, a flush that a later effect asks for is not. It reads the range on another thread and answers
+ * with one page, an EVENT_COLD_SCAN, whose rows store/cold_page.h takes apart: in the order of their cold keys, each
+ * key once with its newest record; what was deleted is not there. A page has at least one row if one is left and, but
+ * for a single row that is larger, at most COLD_SCAN_PAGE_BYTES. With `flag` more may follow (the next page can be
+ * empty), and the world reads on only after EFFECT_COLD_SCAN_NEXT. A page without `flag`, or with another status than
+ * OK (then it has no rows), is the last: the scan is over and the world has freed it. OVERLOADED and IO_ERROR also
+ * stand for a cold tier that was opened anew meanwhile: scan again. EFFECT_COLD_SCAN_STOP ends a scan early; a page
+ * that is already under way may still come, and a stop that crosses the last page is nothing. At most COLD_SCANS_MAX
+ * scans are open; the shard keeps to that.
+ *
  * The connections of a node. Every shard keeps one outgoing connection to every other node (EFFECT_PEER_CONNECT
  * asks for it once; the world reconnects with a backoff for as long as the process lives). All that a shard has
  * to say to a node, requests and answers, goes out there (EFFECT_PEER_SEND). Incoming peer connections ("links")
@@ -21,14 +33,23 @@
 #ifndef RONDO_SHARD_SHARD_H
 #define RONDO_SHARD_SHARD_H
 
+#include "base/hash.h"
 #include "base/limits.h"
 #include "base/span.h"
+#include "gossip/swim.h"
 #include "model/key.h"
 #include "model/record.h"
 #include "ring/ring.h"
+#include "shard/metrics_table.h"
 #include "store/flush.h"
 #include "store/memtable.h"
 #include "store/meta.h"
+
+/* Bytes of one page of a scan of the cold tier; a row that is larger comes alone. */
+#define COLD_SCAN_PAGE_BYTES ((size_t)256 << 10)
+
+/* Scans that a shard has open at once. Each holds a snapshot, and with it what compaction could drop. */
+#define COLD_SCANS_MAX 64u
 
 struct shard;
 
@@ -40,6 +61,19 @@ struct now {
 enum client_protocol {
     CLIENT_RESP = 1,
     CLIENT_HTTP = 2,
+};
+
+/* What the world knows about disk, log and process: for those who look, never for decisions. */
+struct node_facts {
+    uint64_t cold_bytes;        /* the cold tier's tables */
+    uint64_t cold_level0_files; /* those that wait for compaction */
+    uint64_t cold_memory_bytes;
+    uint64_t log_bytes; /* written since the start */
+    uint64_t log_syncs;
+    uint64_t log_segments;
+    uint64_t disk_free_bytes;
+    uint64_t resident_bytes;
+    uint64_t cpu_us; /* user and system */
 };
 
 enum event_kind {
@@ -58,8 +92,11 @@ enum event_kind {
     EVENT_LOG_DURABLE,   /* sequence: batches up to it are as durable as the node's mode asks */
     EVENT_LOG_FULL,      /* flag: the log cannot grow (true), or can again (false) */
     EVENT_COLD_RESULT,   /* ticket, status (OK, NOT_FOUND, or an error), bytes: the record */
+    EVENT_COLD_SCAN,     /* ticket, status, bytes: rows (store/cold_page.h), flag: more follow */
     EVENT_FLUSH_DONE,    /* status: the job of the last EFFECT_FLUSH is in the cold tier (OK) or is not */
     EVENT_META_DURABLE,  /* sequence: that of the EFFECT_META_WRITE (shard 0 only) */
+    EVENT_FACTS,         /* facts: as the world finds them, now and then (shard 0 only) */
+    EVENT_DATAGRAM,      /* bytes: one whole datagram, of anybody (shard 0 only) */
 };
 
 struct event {
@@ -73,7 +110,8 @@ struct event {
     uint64_t node;   /* id of a node */
     uint64_t sequence;
     uint64_t ticket;
-    struct span bytes; /* valid during the call only */
+    const struct node_facts *facts;
+    struct span bytes; /* valid during the call only; likewise facts */
     /* Out, for *_DATA: how many bytes were used. The world keeps the rest and passes it again, from the same
      * byte on, once more has arrived (at least `need` bytes in all, when need > 0). If `paused` is set, the client
      * has as many commands in flight as it may: the world stops reading from it and passes the rest again after
@@ -101,6 +139,12 @@ enum effect_kind {
     EFFECT_LOG_FLUSHED, /* sequence: what this shard appended up to it is in the cold tier */
     EFFECT_META_WRITE,  /* sequence, bytes: replace the meta file atomically and durably (shard 0 only) */
     EFFECT_SAY,         /* level, bytes: one line for the node's log */
+    /* Scans of the cold tier. SCAN: ticket, bytes: the first cold key, end: the cold key before which it ends; NEXT
+     * and STOP: ticket. */
+    EFFECT_COLD_SCAN,
+    EFFECT_COLD_SCAN_NEXT,
+    EFFECT_COLD_SCAN_STOP,
+    EFFECT_DATAGRAM_SEND, /* node, bytes: a datagram to its peer address; may be lost, must not wait (shard 0) */
 };
 
 enum say_level {
@@ -124,6 +168,7 @@ struct effect {
     uint64_t ticket;
     struct flush_job *job;
     struct span bytes;
+    struct span end; /* COLD_SCAN */
 };
 
 struct effects {
@@ -140,6 +185,23 @@ void effects_init(struct effects *effects, struct alloc *alloc);
 void effects_clear(struct effects *effects);
 void effects_free(struct effects *effects);
 
+/* How the node heals; all rates and bounds are the node's, shared by its shards. */
+struct shard_healing {
+    bool hints;  /* keep hints for replicas that missed a write */
+    bool repair; /* anti-entropy, and with it purge and the rebuilding of lost data */
+    uint32_t
+        request_timeout_max_ms; /* longest timeout of a request: no write is applied later than that. The same on
+                                      * all nodes: purge rests on it */
+    uint32_t repair_interval_ms; /* every slot is compared with every replica once in this time */
+    uint32_t rescan_interval_ms; /* every tree is compared with its rows once in this time */
+    uint64_t repair_bytes_per_s;
+    uint64_t hint_bytes_max; /* for each target */
+    uint64_t hint_bytes_per_s;
+};
+
+/* What rondod uses unless told otherwise. */
+struct shard_healing shard_healing_default(void);
+
 struct shard_options {
     uint16_t shard;           /* this shard's number */
     uint16_t shards;          /* K of this node */
@@ -154,8 +216,8 @@ struct shard_options {
     uint32_t value_bytes_max;
     uint32_t clock_skew_max_ms;
     uint32_t request_timeout_ms; /* default of a request */
-    bool cold_empty;             /* the cold tier holds nothing of this shard */
-    uint64_t cold_keys;          /* estimate of the keys that the cold tier holds for this shard */
+    struct shard_healing healing;
+    bool cold_empty; /* the cold tier holds nothing of this shard */
     bool durability_always;
     struct span durability; /* as configured, for INFO: "always", "interval:100", "os"; copied */
     uint64_t seed;          /* of the shard's own random generator */
@@ -174,6 +236,22 @@ void shard_free(struct shard *shard);
  * shard_recover_freeze, then call again. */
 MUST_CHECK enum status shard_recover_row(struct shard *shard, struct span key, struct span record);
 
+/* Replaces a reserved row (record empty: erases it), or erases a key's row unless it is newer than this version in
+ * either register, as the log says. CORRUPT: the key is none of the slot's reserved ones, or a row held does not
+ * parse; OVERLOADED as above. */
+MUST_CHECK enum status shard_recover_reserved(struct shard *shard, uint16_t slot, struct span key,
+                                              struct span record);
+MUST_CHECK enum status shard_recover_erase(struct shard *shard, uint16_t slot, struct span key,
+                                           struct version version);
+
+/* Before all of those, once for each reserved row that the cold tier holds, on the shard of the slot that the key
+ * names (reserved_key_slot). CORRUPT when the key or the record cannot be. */
+MUST_CHECK enum status shard_recover_cold(struct shard *shard, struct span reserved_key, struct span record);
+
+/* The cold tier holds the tree of some slot, of whichever shard: its rows never go there without theirs, so that of a
+ * slot without a tree it holds nothing. */
+void shard_recover_trees_kept(struct shard *shard);
+
 /* Rows to write to the cold tier now, or NULL if nothing is dirty; then shard_recover_flushed. */
 struct flush_job *shard_recover_freeze(struct shard *shard);
 void shard_recover_flushed(struct shard *shard);
@@ -190,24 +268,11 @@ uint64_t shard_next_deadline_us(const struct shard *shard);
 
 /* ---- looking in: for the simulator's oracles, tests and statistics -------------------------------------- */
 
+/* metrics_table.h says what each counts. */
 struct shard_counters {
-    uint64_t commands;
-    uint64_t requests_forwarded; /* coordinated here for a key that this node does not replicate */
-    uint64_t requests_done;
-    uint64_t requests_not_applied;
-    uint64_t requests_unknown;
-    uint64_t restamps;
-    uint64_t write_backs;
-    uint64_t
-        overwritten_concurrent; /* writes that lost to, or replaced, another actor's within the skew bound */
-    uint64_t stale_epochs;
-    uint64_t deadline_drops;
-    uint64_t cold_reads;
-    uint64_t flushes;
-    uint64_t overloads;
-    uint64_t clients;
-    uint64_t misdirected_frames;
-    uint64_t hedges;
+#define SHARD_COUNTER(field, ...) uint64_t field;
+    METRICS_COUNTED(SHARD_COUNTER)
+#undef SHARD_COUNTER
 };
 const struct shard_counters *shard_counters(const struct shard *shard);
 const struct memtable *shard_memtable(const struct shard *shard);
@@ -215,6 +280,35 @@ const struct alloc *shard_alloc(const struct shard *shard);
 uint32_t shard_requests_in_flight(const struct shard *shard);
 /* Whether this node's answers for the slot count towards R (not amnesiac, not quarantined). */
 bool shard_slot_serves(const struct shard *shard, uint16_t slot);
+
+/* How far this shard is with healing what it holds. */
+struct shard_healing_state {
+    uint64_t hints;        /* kept for others */
+    bool hints_counted;    /* false: after a start, not all of them have been found yet */
+    uint32_t syncs;        /* slots to be compared because a hint could not be kept */
+    uint32_t slots_marked; /* that do not serve */
+    uint64_t hints_stored;
+    uint64_t hints_replayed;
+    uint64_t hints_converted; /* became sync marks */
+    uint64_t hints_discarded;
+    uint64_t exchanges;
+    uint64_t exchanges_failed;
+    uint64_t records_sent;
+    uint64_t records_received;
+    uint64_t rescans;
+    uint64_t leaves_wrong;
+    uint64_t purged;
+    uint64_t floor_refusals;
+    uint64_t slots_healed;
+};
+struct shard_healing_state shard_healing_state(const struct shard *shard);
+/* Hints kept for one node, and slots marked for it. */
+uint64_t shard_hints_for(const struct shard *shard, uint64_t node, uint32_t *syncs);
+/* The root of a slot's tree; false while it is not known (a leaf waits to be rescanned). */
+bool shard_slot_root(const struct shard *shard, uint16_t slot, struct hash_128 *sum, uint64_t *rows);
+
+/* What gossip knows (shard 0's; NULL on other shards). Valid until the next step. */
+const struct swim *shard_gossip(const struct shard *shard);
 
 /* Installs a newer ring record (a decided one); older or equal epochs are ignored. */
 void shard_install_ring(struct shard *shard, const struct ring *ring, struct effects *effects);

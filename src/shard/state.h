@@ -6,14 +6,17 @@
  *   peers.c        other nodes: connections, greetings, reachability
  *   frames.c       what nodes and sibling shards send
  *   membership.c   shard 0's part: who may connect, directory ids, amnesia, clocks
+ *   liveness.c     shard 0's part: gossip, and what it says of each node
  *   coordinator.c  requests: beginning, answers, deadlines (request.h)
  *   write.c        the put machine wired to replicas
  *   read.c         the get machine wired to replicas
  *   client.c       client connections: parsing, order of answers
  *   execute.c      commands: immediate answers, or operations
  *   reply.c        results to RESP and HTTP answers
+ *   trace.c        timelines of requests
  *   describe.c     CLUSTER, and the JSON of /status and /ring
- *   info.c         INFO, CONFIG GET, CLIENT INFO and statistics of all shards */
+ *   info.c         INFO, CONFIG GET, CLIENT INFO and statistics of all shards
+ *   metrics.c      what is counted, and /metrics (metrics.h, metrics_table.h) */
 #ifndef RONDO_SHARD_STATE_H
 #define RONDO_SHARD_STATE_H
 
@@ -25,6 +28,7 @@
 #include "model/key.h"
 #include "model/operation.h"
 #include "model/record.h"
+#include "model/reserved.h"
 #include "model/stamp.h"
 #include "proto/command.h"
 #include "proto/frame.h"
@@ -35,9 +39,13 @@
 #include "proto/resp_reply.h"
 #include "quorum/get.h"
 #include "quorum/put.h"
+#include "quorum/replica_choice.h"
 #include "ring/client_map.h"
 #include "ring/ring.h"
+#include "shard/healing.h"
+#include "shard/metrics.h"
 #include "shard/shard.h"
+#include "shard/tasks.h"
 #include "store/flush.h"
 #include "store/log_format.h"
 #include "store/memtable.h"
@@ -53,6 +61,7 @@ enum timer_kind {
     TIMER_TICK = 1,
     TIMER_REQUEST_DEADLINE,
     TIMER_REQUEST_HEDGE,
+    TIMER_LIVENESS,
 };
 
 /* ---- other nodes ---------------------------------------------------------------------------------------- */
@@ -68,22 +77,35 @@ struct clock_sample {
 
 struct peer {
     uint64_t node;
-    uint16_t index;     /* in the ring */
-    bool connected;     /* the outgoing connection stands */
-    bool reachable;     /* and the greeting was accepted */
-    bool asked_connect; /* EFFECT_PEER_CONNECT was emitted */
-    bool asked_redial;  /* and once more since it was lost, because the node showed that it is there */
-    bool vouched;       /* shard 0: says that it never knew this node under another directory */
-    bool remembers;     /* shard 0: has durably noted this directory */
+    uint16_t index;           /* in the ring */
+    bool connected;           /* the outgoing connection stands */
+    bool greeted;             /* and the greeting was accepted */
+    bool reachable;           /* and gossip does not hold the node dead: requests may use it */
+    bool asked_connect;       /* EFFECT_PEER_CONNECT was emitted */
+    bool asked_redial;        /* and once more since it was lost, because the node showed that it is there */
+    bool vouched;             /* shard 0: says that it never knew this node under another directory */
+    bool remembers;           /* shard 0: has durably noted this directory */
+    uint64_t greeted_as;      /* the directory that the last HELLO named */
+    enum swim_state liveness; /* as gossip has it */
+    uint64_t incarnation;
+    uint64_t since_ms; /* of that state: wall clock */
     uint64_t ring_asked_us;
-    struct buf out;      /* frames gathered in this turn */
-    struct buf held;     /* answers to a node that reached us before we reached it */
-    struct buf greeting; /* HELLO, sent before anything else */
+    uint16_t shards;     /* of that node; 0 = not known yet */
+    uint64_t urgent_us;  /* no urgent exchange with it before */
+    uint8_t *hints_held; /* bitmap of slots with hints there, as last told; or NULL */
+    struct begun *begun; /* for each of its shards: the last exchange it began with us; or NULL */
+    uint16_t begun_shards;
+    decisecond *hints_asked; /* for each of its shards: when it was asked for what it told */
+    struct buf out;          /* frames gathered in this turn */
+    struct buf held;         /* answers to a node that reached us before we reached it */
+    struct buf greeting;     /* HELLO, sent before anything else */
     char resp_address[ADDRESS_BYTES_MAX + 1];
     char http_address[ADDRESS_BYTES_MAX + 1];
     char refusal[256]; /* the last refusal that was said, so that it is said once */
     struct clock_sample samples[CLOCK_SAMPLES];
     uint32_t samples_taken;
+
+    struct replica_timing timing; /* of its answers to reads */
 };
 
 /* An incoming peer connection. */
@@ -95,113 +117,6 @@ struct link {
     bool knew_other_directory;
     bool superseded;
     uint64_t waits_for_meta; /* greeted once this meta version is durable; 0 = does not wait */
-};
-
-/* ---- rows ----------------------------------------------------------------------------------------------- */
-
-/* Where an answer of this replica goes: to a coordinator here (node 0) or elsewhere. */
-struct replica_origin {
-    uint64_t node;
-    uint64_t request;
-    uint8_t shard;
-};
-
-enum task_kind {
-    TASK_PUT = 1,
-    TASK_GET,
-};
-
-/* One thing to do with one row of this replica. */
-struct task {
-    enum task_kind kind;
-    struct replica_origin origin;
-    uint64_t deadline_ms;
-    uint16_t slot;
-    bool digest;
-    bool write_back;
-    struct span key;
-    struct span record; /* PUT */
-};
-
-/* What a replica says to a task. */
-struct replica_answer {
-    enum task_kind kind;
-    enum status status;
-    bool was_live;
-    bool has_record;
-    struct version version;
-    struct span record;
-};
-
-/* An answer that waits until the log is durable up to a sequence. */
-struct waiter {
-    uint64_t sequence;
-    struct replica_origin origin;
-    struct replica_answer answer;
-    uint8_t *record; /* owned copy of answer.record, or NULL */
-};
-
-struct waiter_queue {
-    struct waiter *items; /* ring buffer */
-    uint32_t capacity;    /* a power of two, or 0 */
-    uint32_t first;
-    uint32_t count;
-};
-
-/* A task that waits for a cold read; owns its bytes, which follow it. */
-struct cold_waiter {
-    struct cold_waiter *next;
-    size_t size;
-    struct task task;
-};
-
-/* A cold read under way. Tasks on its key wait in order. */
-struct cold_read {
-    uint64_t ticket;
-    uint32_t hash;
-    struct cold_read *next; /* in its bucket */
-    struct cold_waiter *first;
-    struct cold_waiter **last;
-    uint32_t cold_key_size;
-    uint8_t cold_key[]; /* prefix, then the key */
-};
-
-#define COLD_BUCKETS 1024u
-
-/* Batches appended and not durable yet, and clock bounds on their way. */
-struct batch_note {
-    uint64_t sequence;
-    uint64_t bytes;
-    bool has_bounds;
-    struct hlc_bounds bounds;
-};
-
-struct log_state {
-    uint64_t open; /* sequence of the batch being gathered */
-    uint64_t durable;
-    struct buf payload;
-    uint32_t entries;
-    bool has_bounds;
-    struct hlc_bounds bounds;
-    bool full; /* the disk is; writes are refused */
-    uint64_t unsynced_bytes;
-    struct batch_note *notes; /* ring buffer */
-    uint32_t notes_capacity;
-    uint32_t notes_first;
-    uint32_t notes_count;
-    uint64_t flushed; /* as last told to the world */
-    bool emitted;     /* the payload has been given out: clear it at the next step */
-};
-
-struct flush_state {
-    struct flush_job job;
-    bool running;      /* the world has the job */
-    bool settling;     /* it is in the cold tier; rows are being made clean */
-    bool wanted;       /* writes find no room */
-    bool was_running;  /* at the last turn's end */
-    uint64_t held_for; /* the job is not given out before the log is durable up to this batch; 0 = it is */
-    uint64_t clean_us; /* when nothing was dirty, or the last flush began */
-    uint64_t retry_us; /* not before this, after a failure */
 };
 
 /* ---- requests ------------------------------------------------------------------------------------------- */
@@ -219,6 +134,7 @@ enum request_phase {
     REQUEST_WANTS_RESTAMP,
     REQUEST_PUTTING,
     REQUEST_GETTING,
+    REQUEST_LINGERING, /* a write that was answered: who does not acknowledge it in time gets a hint */
 };
 
 struct request {
@@ -233,20 +149,30 @@ struct request {
     uint8_t n;
     uint8_t r;
     uint8_t w;
-    uint8_t write_backs;  /* write-back generations, to tell late acknowledgements apart */
-    bool sending;         /* answers are noted, decisions wait */
-    bool asked_whole;     /* some replica was asked for its whole record */
-    uint64_t deadline_ms; /* wall clock, for the other nodes */
+    uint8_t asked;       /* R of a GET, W of others, as the client gave it */
+    uint8_t write_backs; /* write-back generations, to tell late acknowledgements apart */
+    bool sending;        /* answers are noted, decisions wait */
+    bool asked_whole;    /* some replica was asked for its whole record */
+    bool sloppy;
+    /* Reads, one bit for each place: */
+    uint8_t waits;  /* counted as in flight */
+    uint8_t hedged; /* asked, or written to, because others were late */
+    uint8_t hedge_tries;
+    uint16_t node[REPLICAS_MAX];     /* ring indices, in the order asked */
+    uint64_t hint_for[REPLICAS_MAX]; /* the node at this place stands in for that one; 0 = it is natural */
+    uint64_t deadline_ms;            /* wall clock, for the other nodes */
     uint64_t expiry_ms;
-    uint16_t node[REPLICAS_MAX]; /* ring indices, in the order asked */
-    struct put_quorum put;
-    struct get_quorum get;
+    uint64_t begun_us;       /* monotonic */
+    uint32_t sent_us;        /* since then, and 1 more: something was sent to a replica; 0 = nothing yet */
+    uint32_t parked_us;      /* likewise: it waits for a stamp; 0 = it does not */
+    struct trace *trace;     /* NULL: nobody asked for it */
     struct stamp applies_to; /* EXPIRE: the value's stamp */
-    uint8_t *bytes;          /* owned: key, value */
-    size_t bytes_size;
+    size_t size;             /* of this block: key and value stand behind the request */
     struct span key;
     struct span value; /* PUT: kept for restamping */
     struct buf record; /* PUT: what is written; GET: the merge so far */
+    struct put_quorum put;
+    struct get_quorum get; /* last: but for its head it is what get_start makes it */
 };
 
 /* ---- clients -------------------------------------------------------------------------------------------- */
@@ -265,21 +191,25 @@ struct pending {
     struct client *client; /* NULL once it has gone */
     enum command_id command;
     uint8_t proto;
+    uint8_t section; /* INFO: which sections */
     bool done;
-    bool close; /* close the connection after the answer */
+    bool failed;
+    bool traced; /* the answer carries the timeline */
+    bool close;  /* close the connection after the answer */
     bool http;
     bool http_head;
     bool http_keep_alive;
     uint8_t http_minor;
     uint32_t parts_total;
     uint32_t parts_left;
-    int64_t count; /* DEL, EXISTS, statistics */
-    bool failed;
-    struct result failure;   /* of the first part that failed */
-    struct part *parts;      /* MGET */
-    struct stats_sum *stats; /* INFO, DBSIZE, /status: what the shards said so far */
-    uint8_t section;         /* INFO: which sections */
-    size_t forwarded_bytes;  /* of its operations on other shards */
+    uint32_t trace_size;
+    int64_t count;               /* DEL, EXISTS, statistics */
+    struct result failure;       /* of the first part that failed */
+    struct part *parts;          /* MGET */
+    struct stats_sum *stats;     /* INFO, DBSIZE, /status: what the shards said so far */
+    struct healing_sum *healing; /* /status: likewise */
+    size_t forwarded_bytes;      /* of its operations on other shards */
+    uint8_t *trace;              /* owned: the timeline, once it is there */
     struct buf reply;
 };
 
@@ -290,6 +220,7 @@ struct client {
     uint8_t r;     /* RONDO.CONSISTENCY */
     uint8_t w;
     uint32_t timeout_ms;
+    bool sloppy;
     bool broken;  /* nothing more is read */
     bool closing; /* and nothing more is answered: closed after what is in `out` */
     bool paused;
@@ -310,38 +241,17 @@ struct client {
     char lib_version[NAME_BYTES_MAX];
 };
 
-/* Facts of one shard, summed over the shards for INFO, DBSIZE and /status. */
-#define STATS_FIELDS(X)       \
-    X(commands)               \
-    X(requests_forwarded)     \
-    X(requests_done)          \
-    X(requests_not_applied)   \
-    X(requests_unknown)       \
-    X(restamps)               \
-    X(write_backs)            \
-    X(overwritten_concurrent) \
-    X(stale_epochs)           \
-    X(deadline_drops)         \
-    X(cold_reads)             \
-    X(flushes)                \
-    X(overloads)              \
-    X(clients)                \
-    X(misdirected_frames)     \
-    X(hedges)                 \
-    X(keys)                   \
-    X(rows)                   \
-    X(rows_dirty)             \
-    X(memory_used)            \
-    X(memory_budget)          \
-    X(in_flight)
-
-struct stats_sum {
-#define STATS_MEMBER(name) uint64_t name;
-    STATS_FIELDS(STATS_MEMBER)
-#undef STATS_MEMBER
-};
-
 /* ---- the shard ------------------------------------------------------------------------------------------ */
+
+/* Gossip, as far as it is this shard's. */
+struct liveness {
+    struct swim *swim; /* shard 0's; NULL on other shards */
+    struct timer timer;
+    bool touched;         /* sends, changes or another deadline may be waiting */
+    bool members_stale;   /* there was no memory for the members of the ring in force */
+    uint64_t incarnation; /* this node's own */
+    uint64_t since_ms;
+};
 
 struct shard {
     struct shard_options options; /* spans and pointers in it are not to be used after shard_new */
@@ -358,6 +268,8 @@ struct shard {
     uint32_t said_count;
     bool turn_ended; /* what was gathered has been given out: clear it at the next step */
     struct shard_counters counters;
+    struct metrics metrics;
+    struct node_facts facts;
 
     struct ring *ring;
     struct ring *ring_before; /* while a newer one is being installed */
@@ -366,7 +278,6 @@ struct shard {
     char resp_address[ADDRESS_BYTES_MAX + 1];
     char http_address[ADDRESS_BYTES_MAX + 1];
     char durability[32];
-    uint64_t cold_keys; /* keys that went cold: an estimate after a restart */
 
     struct memtable memtable;
     bool has_memtable;
@@ -377,6 +288,12 @@ struct shard {
     struct log_state log;
     struct waiter_queue waiters;
     struct buf scratch; /* a merged record on its way into row and log */
+    struct map scans;   /* by ticket */
+    struct list_link scans_ready;
+    struct list_link scans_ended;
+    uint64_t scan_ticket_last;
+    struct rows_page rows_pages[ROWS_PAGES_MAX];
+    struct repairing repairing;
     struct cold_read *cold_buckets[COLD_BUCKETS];
     struct map cold_tickets;
     uint64_t cold_ticket_next;
@@ -384,8 +301,11 @@ struct shard {
     struct flush_state flush;
     bool cold_empty;
 
+    struct replica_timing self_timing;
+    struct hedge_budget hedge_budget;
     struct peer *peers; /* one for each other node of the ring */
     uint16_t peer_count;
+    struct liveness liveness;
     struct map links;
     struct buf *locals; /* for each shard of this node */
     struct client_map client_map;
@@ -397,7 +317,11 @@ struct shard {
     uint8_t quarantine[META_QUARANTINE_BYTES];
     bool quarantine_any;
 
-    struct meta meta;      /* shard 0's is the one that is written */
+    struct meta meta;    /* shard 0's is the one that is written */
+    struct meta_run run; /* the newest that is durable: what other nodes may be told */
+    uint64_t
+        run_version; /* shard 0: the meta version that makes a newer one durable; 0 = none is waited for */
+    uint64_t run_us; /* shard 0: when it was made */
     uint64_t meta_written; /* version last sent to the disk */
     uint64_t meta_durable;
     bool meta_dirty;
@@ -410,6 +334,8 @@ struct shard {
 
     size_t forwarded_bytes; /* of operations that other shards carry out for clients here */
     struct map requests;
+    uint32_t traced_requests; /* of them */
+    uint32_t lingering;       /* of them */
     uint64_t request_next;
     struct map clients;
     struct map pendings;
@@ -431,14 +357,22 @@ void storage_free(struct shard *shard);
 /* The stamp of a resident row's registers, or none. */
 struct stamp storage_stamp(struct shard *shard, struct span key);
 bool storage_slot_serves(const struct shard *shard, uint16_t slot);
+bool storage_slot_quarantined(const struct shard *shard, uint16_t slot);
+/* Writes the row to memtable and log. OVERLOADED: nothing has changed. */
+MUST_CHECK enum status storage_store(struct shard *shard, const struct stored *stored);
+void storage_refuse(struct shard *shard, const struct task *task, enum status status);
 
 /* durable.c */
 /* Makes room in the open batch for one more entry; false when too much is not durable yet, or no memory. */
 bool log_reserve(struct shard *shard, size_t bytes);
+/* The batch of the last change so far. */
+uint64_t log_last(const struct shard *shard);
 void log_turn_begin(struct shard *shard);
 void log_turn_end(struct shard *shard);
 void log_durable(struct shard *shard, uint64_t sequence);
 void log_free(struct shard *shard);
+/* Reads that wait for the log count towards no R any more. */
+void wait_durable_quarantine(struct shard *shard);
 /* Gives the answer to replica_answered once the log is durable up to sequence; copies what it keeps. */
 void wait_durable(struct shard *shard, uint64_t sequence, const struct replica_origin *origin,
                   const struct replica_answer *answer);
@@ -454,13 +388,21 @@ void peers_turn_begin(struct shard *shard);
 struct peer *peer_of_node(struct shard *shard, uint64_t node);
 struct peer *peer_of_index(struct shard *shard, uint16_t index);
 bool node_reachable(struct shard *shard, uint16_t index);
+/* Usually it is well, but it is asked only where nobody else can answer. */
+bool node_suspect(struct shard *shard, uint16_t index);
 /* Where to append a frame for this node; NULL when it is unreachable or has too much waiting. */
 struct buf *peer_output(struct peer *peer);
 /* The same for an answer, which may also wait until the node is reached. */
 struct buf *peer_answer_output(struct shard *shard, struct peer *peer);
+/* The same for gossip, which goes wherever there is a connection. */
+struct buf *peer_gossip_output(struct peer *peer);
+/* What gossip says of the node now: what requests do with it follows from that and from the connection. */
+void peer_liveness(struct shard *shard, struct peer *peer, enum swim_state state);
 void peer_event(struct shard *shard, struct event *event);
 void link_event(struct shard *shard, struct event *event);
 struct frame_head frame_head_of(const struct shard *shard, uint8_t to_shard, uint64_t request);
+/* Answers to nodes that have not welcomed this one yet are dropped. */
+void peers_drop_held(struct shard *shard);
 /* Whether the record was installed: it is newer, of this cluster, and names this node. */
 bool ring_install(struct shard *shard, const struct ring *ring);
 
@@ -482,6 +424,28 @@ void membership_pong(struct shard *shard, struct peer *peer, const struct frame_
 void membership_state(struct shard *shard, const struct frame *frame);
 void membership_start(struct shard *shard);
 void membership_ring(struct shard *shard);
+void membership_healed(struct shard *shard);
+/* The peer knows a newer directory of this node, or a newer state of this one. */
+void membership_superseded(struct shard *shard, const struct peer *peer);
+enum status membership_run(struct shard *shard, uint64_t node, const struct frame *frame);
+
+/* liveness.c */
+enum status liveness_init(struct shard *shard, const struct shard_options *options);
+void liveness_free(struct shard *shard);
+void liveness_timer(struct shard *shard);
+void liveness_turn_end(struct shard *shard);
+void liveness_ring(struct shard *shard);
+void liveness_datagram(struct shard *shard, struct span bytes);
+/* A FRAME_GOSSIP of a node. */
+void liveness_gossip(struct shard *shard, uint64_t node, struct span bytes);
+/* The node answered over a connection, or was just greeted. */
+void liveness_heard(struct shard *shard, uint64_t node);
+/* A FRAME_LIVENESS of shard 0. */
+void liveness_told(struct shard *shard, const struct frame *frame);
+/* For those who look; zeros on shards without gossip. */
+const struct swim_counters *liveness_counters(const struct shard *shard);
+uint32_t liveness_health(const struct shard *shard);
+uint32_t liveness_nodes(const struct shard *shard, enum swim_state state);
 
 /* coordinator.c */
 void coordinate(struct shard *shard, uint16_t slot, const struct operation *operation,
@@ -489,7 +453,11 @@ void coordinate(struct shard *shard, uint16_t slot, const struct operation *oper
 void coordinator_answer(struct shard *shard, uint64_t number, uint16_t index,
                         const struct replica_answer *answer);
 void coordinator_peer_down(struct shard *shard, uint16_t index);
+/* The node answers by a new connection: what waited on its last one is lost, so what it was asked is sent again. */
+void coordinator_peer_again(struct shard *shard, uint16_t index);
 void coordinator_ring_changed(struct shard *shard);
+/* What this replica has said to reads under way must not count. */
+void coordinator_amnesia(struct shard *shard);
 void coordinator_deadline(struct shard *shard, struct request *request);
 void coordinator_hedge(struct shard *shard, struct request *request);
 void coordinator_stamps(struct shard *shard);
@@ -512,22 +480,30 @@ void pending_operate(struct shard *shard, struct pending *pending, uint32_t part
 void execute(struct shard *shard, struct client *client, struct pending *pending,
              const struct command *command);
 
+/* trace.c */
+/* A task of this node's coordinator waits for the cold tier. */
+void trace_cold(struct shard *shard, const struct task *task);
+
 /* reply.c */
+/* "STAMP", or "STAMP+STAMP" with that of an expiry set later; nothing for a key never heard of. Returns its size. */
+#define VERSION_TEXT_BYTES_MAX (2 * STAMP_TEXT_BYTES_MAX)
+size_t version_format(struct version version, char text[VERSION_TEXT_BYTES_MAX]);
 void reply_part(struct shard *shard, struct pending *pending, uint32_t part, const struct result *result);
 void reply_parts_over(struct shard *shard, struct pending *pending);
 void reply_out_of_memory(struct pending *pending);
 void reply_http_refusal(struct pending *pending, const struct http_refusal *refusal, enum status status,
                         struct span message);
+void reply_http_page(struct pending *pending, uint16_t http_status, const char *content_type,
+                     struct span body);
 void reply_http_json(struct pending *pending, uint16_t http_status, struct span body);
 
 /* describe.c */
 void describe_cluster(struct shard *shard, const struct command *command, uint8_t proto, struct buf *reply);
 void describe_ring_json(struct shard *shard, struct buf *json);
-void describe_status_json(struct shard *shard, const struct stats_sum *stats, struct buf *json);
+void describe_status_json(struct shard *shard, const struct pending *pending, struct buf *json);
 const struct client_map *describe_client_map(struct shard *shard);
 
 /* info.c */
-void info_collect(struct shard *shard, struct stats_sum *stats);
 void info_text(struct shard *shard, const struct pending *pending, struct buf *text);
 void info_ask(struct shard *shard, struct pending *pending);
 void info_stats_ask(struct shard *shard, const struct frame *frame);

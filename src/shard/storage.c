@@ -7,17 +7,21 @@
 
 #include "shard/state.h"
 
-static void answer_status(struct shard *shard, const struct task *task, enum status status)
+void storage_refuse(struct shard *shard, const struct task *task, enum status status)
 {
-    struct replica_answer answer = {.kind = task->kind, .status = status};
+    bool reads = task->kind == TASK_GET || task->kind == TASK_HINT_GET;
+    struct replica_answer answer = {.kind = reads ? TASK_GET : TASK_PUT, .status = status};
     replica_answered(shard, &task->origin, &answer);
+}
+
+bool storage_slot_quarantined(const struct shard *shard, uint16_t slot)
+{
+    return shard->quarantine_any && (shard->quarantine[slot / 8] >> (slot % 8) & 1) != 0;
 }
 
 bool storage_slot_serves(const struct shard *shard, uint16_t slot)
 {
-    if (!shard->serving)
-        return false;
-    return !shard->quarantine_any || (shard->quarantine[slot / 8] >> (slot % 8) & 1) == 0;
+    return shard->serving && !storage_slot_quarantined(shard, slot);
 }
 
 struct stamp storage_stamp(struct shard *shard, struct span key)
@@ -44,13 +48,6 @@ static bool overwrites_concurrent(const struct shard *shard, const struct record
 }
 
 /* ---- one row -------------------------------------------------------------------------------------------- */
-
-/* What this replica holds of a key: a resident row, or what the cold tier said. */
-struct held {
-    struct span record;
-    uint64_t sequence;
-    bool in_cold;
-};
 
 static void answer_get(struct shard *shard, const struct task *task, const struct held *held)
 {
@@ -80,30 +77,75 @@ static struct span merged_bytes(struct shard *shard, const struct task *task, co
     return shard->scratch.failed ? (struct span){0} : buf_span(&shard->scratch);
 }
 
-/* Stores the merged record and appends it to the log. On failure nothing has changed. */
-static enum status store_row(struct shard *shard, const struct task *task, struct span record, bool live,
-                             bool in_cold)
+/* The log has the row before the world is asked for anything else; on failure nothing has changed. */
+enum status storage_store(struct shard *shard, const struct stored *stored)
 {
-    size_t log_bytes = LOG_ROW_OVERHEAD_BYTES + task->key.size + record.size;
-    if (record.size == 0 || !log_reserve(shard, log_bytes))
+    bool erase = stored->record.size == 0;
+    size_t log_bytes = LOG_ROW_OVERHEAD_BYTES + VERSION_BYTES + stored->key.size + stored->record.size;
+    if (!log_reserve(shard, log_bytes))
         return STATUS_OVERLOADED;
     struct memtable_put put = {
-        .key = task->key,
-        .record = record,
-        .hash = memtable_hash(&shard->memtable, task->key),
+        .key = stored->key,
+        .record = stored->record,
+        .hash = stored->reserved ? memtable_hash_reserved(&shard->memtable, stored->key)
+                                 : memtable_hash(&shard->memtable, stored->key),
+        .slot = stored->reserved ? SLOTS_COUNT : stored->slot,
         .sequence = shard->log.open,
-        .live = live,
-        .in_cold = in_cold,
+        .live = stored->live,
+        .in_cold = stored->in_cold,
     };
     enum status status = memtable_put(&shard->memtable, &put);
     if (status != STATUS_OK) {
         shard->flush.wanted = true;
         return status;
     }
-    log_put_row(&shard->log.payload, task->slot, task->key, record);
+    if (stored->reserved)
+        log_put_reserved(&shard->log.payload, stored->slot, stored->key, stored->record);
+    else if (erase)
+        log_put_erase(&shard->log.payload, stored->slot, stored->key, stored->version);
+    else
+        log_put_row(&shard->log.payload, stored->slot, stored->key, stored->record);
     assert(!shard->log.payload.failed);
     shard->log.entries++;
     return STATUS_OK;
+}
+
+static enum status store_merged(struct shard *shard, const struct task *task, const struct held *held,
+                                const struct record *before, const struct record *merged, struct span record)
+{
+    if (record.size == 0)
+        return STATUS_OVERLOADED;
+    struct stored stored = {
+        .slot = task->slot,
+        .key = task->key,
+        .record = record,
+        .live = record_holds_value(merged),
+        .in_cold = held->in_cold,
+    };
+    enum status status = storage_store(shard, &stored);
+    if (status != STATUS_OK)
+        return status;
+    trees_row_changed(shard, task->slot, task->key, before, merged);
+    slot_row_changed(shard, task->slot, before, merged);
+    return STATUS_OK;
+}
+
+/* The purge floor (DESIGN section 6): a key without a row whose version was purged must not come back, unless it is
+ * repaired by a replica that has purged as much and still holds it. */
+static bool below_floor(struct shard *shard, const struct task *task, const struct record *before,
+                        const struct record *incoming)
+{
+    const struct slot_state *state = slot_state_of(shard, task->slot);
+    if (state == NULL || stamp_none(state->floor) || !record_empty(before) ||
+        stamp_compare(record_stamp_max(incoming), state->floor) > 0)
+        return false;
+    if (task->repair && stamp_compare(task->floor, state->floor) >= 0)
+        return false;
+    /* A slot that is being rebuilt takes whatever there is. */
+    if (task->repair && !storage_slot_serves(shard, task->slot))
+        return false;
+    shard->repairing.counters.floor_refusals++;
+    return true;
 }
 
 static void do_put(struct shard *shard, const struct task *task, const struct held *held)
@@ -125,17 +167,85 @@ static void do_put(struct shard *shard, const struct task *task, const struct he
     uint64_t sequence = held->sequence;
     if (!task->write_back && overwrites_concurrent(shard, &before, &incoming))
         shard->counters.overwritten_concurrent++;
-    if (!version_equal(record_version(&before), answer.version)) {
+    bool changed = !version_equal(record_version(&before), answer.version);
+    /* Repair brings what is resident: so the cold tier has lost it. It is written there again. */
+    bool again = !changed && task->repair && held->in_cold && storage_slot_quarantined(shard, task->slot);
+    if (changed || again) {
+        if (changed && below_floor(shard, task, &before, &incoming)) {
+            /* The floor goes back with the refusal: a write of now is stamped above it. Others purge by its word, so it
+             * waits until the floor is durable. */
+            answer.status = STATUS_PURGED;
+            answer.version.value = slot_state_of(shard, task->slot)->floor;
+            wait_durable(shard, log_last(shard), &task->origin, &answer);
+            return;
+        }
         struct span record = merged_bytes(shard, task, &merged, &incoming);
-        answer.status = store_row(shard, task, record, record_holds_value(&merged), held->in_cold);
+        answer.status = store_merged(shard, task, held, &before, &merged, record);
         sequence = shard->log.open;
+        slot_row_came(shard, task->slot, &incoming);
+        if (again)
+            trees_row_replayed(shard, task->slot, task->key);
     }
     if (answer.status != STATUS_OK) {
         shard->counters.overloads++;
-        answer_status(shard, task, answer.status);
+        storage_refuse(shard, task, answer.status);
         return;
     }
     wait_durable(shard, sequence, &task->origin, &answer);
+}
+
+/* Takes a dead row out for good. The floor is raised first, in the same batch: an older version that comes later finds
+ * one or the other. */
+static void do_erase(struct shard *shard, const struct task *task, const struct held *held)
+{
+    static const struct record nothing;
+    struct slot_state *state = slot_state_of(shard, task->slot);
+    struct record before;
+    enum status status = record_parse(held->record, &before);
+    assert(status == STATUS_OK);
+    struct version version = record_version(&before);
+    if (state == NULL || record_empty(&before) || !version_equal(version, task->version) ||
+        slot_dead_ms(shard, &before) > shard->now.wall_ms) {
+        storage_refuse(shard, task, STATUS_NOT_FOUND);
+        return;
+    }
+    struct stored stored = {
+        .slot = task->slot, .key = task->key, .version = version, .in_cold = held->in_cold};
+    status = slot_raise_floor(shard, state, record_stamp_max(&before)) ? storage_store(shard, &stored)
+                                                                       : STATUS_OVERLOADED;
+    if (status != STATUS_OK) {
+        storage_refuse(shard, task, status);
+        return;
+    }
+    trees_row_changed(shard, task->slot, task->key, &before, &nothing);
+    slot_row_changed(shard, task->slot, &before, &nothing);
+    shard->repairing.counters.purged++;
+    struct replica_answer answer = {.kind = TASK_PUT, .status = STATUS_OK};
+    wait_durable(shard, shard->log.open, &task->origin, &answer);
+}
+
+/* A row of a slot that was being rebuilt, which a replica that serves has purged. */
+static void do_drop(struct shard *shard, const struct task *task, const struct held *held)
+{
+    static const struct record nothing;
+    struct record before;
+    struct replica_answer answer = {.kind = TASK_PUT, .status = STATUS_OK};
+    enum status status = record_parse(held->record, &before);
+    assert(status == STATUS_OK);
+    if (record_empty(&before) || stamp_compare(record_stamp_max(&before), task->floor) > 0) {
+        wait_durable(shard, held->sequence, &task->origin, &answer);
+        return;
+    }
+    struct stored stored = {
+        .slot = task->slot, .key = task->key, .version = record_version(&before), .in_cold = held->in_cold};
+    status = storage_store(shard, &stored);
+    if (status != STATUS_OK) {
+        storage_refuse(shard, task, status); /* it is refused once more in the next exchange */
+        return;
+    }
+    trees_row_changed(shard, task->slot, task->key, &before, &nothing);
+    slot_row_changed(shard, task->slot, &before, &nothing);
+    wait_durable(shard, shard->log.open, &task->origin, &answer);
 }
 
 static void do_task(struct shard *shard, const struct task *task, const struct held *held)
@@ -143,24 +253,53 @@ static void do_task(struct shard *shard, const struct task *task, const struct h
     /* Checked again after a wait: a late write could bring back what was purged meanwhile. */
     if (task->deadline_ms != 0 && shard->now.wall_ms > task->deadline_ms) {
         shard->counters.deadline_drops++;
-        answer_status(shard, task, STATUS_EXPIRED);
+        storage_refuse(shard, task, STATUS_EXPIRED);
         return;
     }
-    if (task->kind == TASK_GET)
-        answer_get(shard, task, held);
-    else if (!shard->takes_writes)
-        answer_status(shard, task, STATUS_STARTING);
-    else if (shard->log.full)
-        answer_status(shard, task, STATUS_DISK_FULL);
-    else
+    bool writes = task->kind != TASK_GET && task->kind != TASK_HINT_GET;
+    if (writes && !shard->takes_writes) {
+        storage_refuse(shard, task, STATUS_STARTING);
+        return;
+    }
+    if (writes && shard->log.full) {
+        storage_refuse(shard, task, STATUS_DISK_FULL);
+        return;
+    }
+    switch (task->kind) {
+    case TASK_PUT:
         do_put(shard, task, held);
+        return;
+    case TASK_GET:
+        answer_get(shard, task, held);
+        return;
+    case TASK_ERASE:
+        do_erase(shard, task, held);
+        return;
+    case TASK_DROP:
+        do_drop(shard, task, held);
+        return;
+    case TASK_HINT_PUT:
+        handoff_put(shard, task, held);
+        return;
+    case TASK_HINT_GET:
+        handoff_get(shard, task, held);
+        return;
+    case TASK_HINT_ERASE:
+        handoff_erase(shard, task, held);
+        return;
+    }
 }
 
 /* ---- cold reads ----------------------------------------------------------------------------------------- */
 
+static bool task_reserved(const struct task *task)
+{
+    return task->kind >= TASK_HINT_PUT;
+}
+
 static struct span cold_read_key(const struct cold_read *read)
 {
-    return span_of(read->cold_key + COLD_KEY_PREFIX_BYTES, read->cold_key_size - COLD_KEY_PREFIX_BYTES);
+    return span_of(read->cold_key + read->prefix_size, read->cold_key_size - read->prefix_size);
 }
 
 static size_t cold_read_size(const struct cold_read *read)
@@ -178,15 +317,22 @@ static struct cold_read **cold_find(struct shard *shard, struct span key, uint32
 
 static struct cold_read *cold_start(struct shard *shard, const struct task *task, uint32_t hash)
 {
-    size_t cold_key_size = COLD_KEY_PREFIX_BYTES + task->key.size;
+    uint8_t prefix_size = task_reserved(task) ? 0 : COLD_KEY_PREFIX_BYTES;
+    size_t cold_key_size = prefix_size + task->key.size;
     struct cold_read *read = alloc_get(&shard->alloc, sizeof *read + cold_key_size);
     if (read == NULL)
         return NULL;
     *read = (struct cold_read){
-        .ticket = shard->cold_ticket_next, .hash = hash, .cold_key_size = (uint32_t)cold_key_size};
+        .ticket = shard->cold_ticket_next,
+        .hash = hash,
+        .prefix_size = prefix_size,
+        .asked_us = shard->now.mono_us,
+        .cold_key_size = (uint32_t)cold_key_size,
+    };
     read->last = &read->first;
-    cold_key_prefix(task->key, task->slot, read->cold_key);
-    memcpy(read->cold_key + COLD_KEY_PREFIX_BYTES, task->key.data, task->key.size);
+    if (prefix_size > 0)
+        cold_key_prefix(task->key, task->slot, read->cold_key);
+    memcpy(read->cold_key + prefix_size, task->key.data, task->key.size);
     if (map_put(&shard->cold_tickets, read->ticket, read) != STATUS_OK) {
         alloc_put(&shard->alloc, read, cold_read_size(read));
         return NULL;
@@ -220,6 +366,7 @@ static enum status cold_wait(struct shard *shard, struct cold_read *read, const 
     *read->last = waiter;
     read->last = &waiter->next;
     shard->cold_waiting++;
+    trace_cold(shard, task);
     return STATUS_OK;
 }
 
@@ -233,19 +380,31 @@ static void wait_for_cold(struct shard *shard, const struct task *task, uint32_t
     if (status == STATUS_OK)
         return;
     shard->counters.overloads++;
-    answer_status(shard, task, status);
+    storage_refuse(shard, task, status);
+}
+
+/* Whether a row that is not resident may be in the cold tier. Most hints are new: where the books have none for the
+ * slot there is none. */
+static bool may_be_cold(const struct shard *shard, const struct task *task)
+{
+    if (shard->cold_empty)
+        return false;
+    return !task_reserved(task) || hints_slot_held(&shard->repairing.handoff.books, task->slot);
 }
 
 void storage_do(struct shard *shard, const struct task *task)
 {
-    uint32_t hash = memtable_hash(&shard->memtable, task->key);
+    if (task->kind == TASK_PUT)
+        slot_prefetch(shard, task->slot);
+    uint32_t hash = task_reserved(task) ? memtable_hash_reserved(&shard->memtable, task->key)
+                                        : memtable_hash(&shard->memtable, task->key);
     struct cold_read *read = shard->cold_tickets.count == 0 ? NULL : *cold_find(shard, task->key, hash);
     if (read != NULL) {
         wait_for_cold(shard, task, hash, read);
         return;
     }
     const struct row *row = memtable_find(&shard->memtable, task->key, hash);
-    if (row == NULL && !shard->cold_empty) {
+    if (row == NULL && may_be_cold(shard, task)) {
         wait_for_cold(shard, task, hash, NULL);
         return;
     }
@@ -275,17 +434,26 @@ void storage_cold_result(struct shard *shard, const struct event *event)
     struct cold_read *read = cold_take(shard, event->ticket);
     if (read == NULL)
         return;
+    metrics_time(shard, METRICS_TIME_COLD, read->asked_us);
     enum status status = event->status;
     struct span bytes = status == STATUS_OK ? event->bytes : (struct span){0};
-    struct record record;
-    if (status == STATUS_OK && (bytes.size == 0 || record_parse(bytes, &record) != STATUS_OK))
+    struct record record = {0};
+    bool reserved = read->prefix_size == 0;
+    if (status == STATUS_OK && !reserved && (bytes.size == 0 || record_parse(bytes, &record) != STATUS_OK))
         status = STATUS_CORRUPT;
-    struct held cold = {.record = bytes, .in_cold = status == STATUS_OK};
+    if (status == STATUS_CORRUPT && !reserved)
+        heal_damaged(shard, read->first->task.slot, "a row in the cold tier is damaged");
+    /* A row that cannot be read is a row lost. Its slot is being rebuilt; what comes for the key takes its place. */
+    bool lost = status == STATUS_CORRUPT && !reserved;
+    struct held cold = {.in_cold = status == STATUS_OK || lost};
+    if (status == STATUS_OK)
+        cold.record = bytes;
     if (status == STATUS_OK) {
         struct memtable_put put = {
             .key = cold_read_key(read),
             .record = bytes,
             .hash = read->hash,
+            .slot = reserved ? SLOTS_COUNT : read->first->task.slot,
             .live = record_holds_value(&record),
         };
         /* Only a cache: without room for it the tasks work on the bytes themselves. */
@@ -303,10 +471,12 @@ void storage_cold_result(struct shard *shard, const struct event *event)
         struct held held = cold;
         if (row != NULL)
             held = (struct held){row_record(row), row_sequence(row), row_in_cold(row)};
-        if (status == STATUS_OK || status == STATUS_NOT_FOUND)
+        bool replaces =
+            lost && waiter->task.kind == TASK_PUT && storage_slot_quarantined(shard, waiter->task.slot);
+        if (status == STATUS_OK || status == STATUS_NOT_FOUND || replaces)
             do_task(shard, &waiter->task, &held);
         else
-            answer_status(shard, &waiter->task, status);
+            storage_refuse(shard, &waiter->task, status);
         alloc_put(&shard->alloc, waiter, waiter->size);
         waiter = next;
     }

@@ -38,10 +38,12 @@ static void send_all(struct shard *shard, struct request *request)
     uint32_t tag = request->put.round == 1 ? TAG_PUT_ROUND_1 : TAG_PUT_ROUND_2;
     request->phase = REQUEST_PUTTING;
     request->sending = true;
+    request_sends(shard, request);
     for (uint8_t i = 0; i < request->n; i++) {
         if (request->node[i] != shard->self && !node_reachable(shard, request->node[i]))
             continue;
         put_sent(&request->put, i);
+        trace_node(shard, request, "sent", i);
         if (!request_send_record(shard, request, i, tag, false))
             put_refused(&request->put, i, STATUS_OVERLOADED);
     }
@@ -54,6 +56,7 @@ void write_stamp(struct shard *shard, struct request *request)
 {
     struct stamp stamp;
     bool again = request->phase == REQUEST_WANTS_RESTAMP;
+    slot_prefetch(shard, request->slot);
     struct stamp above = again ? request->put.highest : storage_stamp(shard, request->key);
     if (request->kind == OPERATION_EXPIRE)
         above = stamp_max(above, request->applies_to);
@@ -64,15 +67,19 @@ void write_stamp(struct shard *shard, struct request *request)
     if (status == STATUS_WAIT) {
         list_remove(&request->parked);
         list_push_back(&shard->stamp_waiters, &request->parked);
+        request_waits_for_stamp(shard, request);
+        trace_event(shard, request, "waits for a stamp");
         return;
     }
     list_remove(&request->parked);
+    request_has_stamp(shard, request);
     if (status == STATUS_OK && !build_record(request, stamp))
         status = STATUS_OVERLOADED;
     if (status != STATUS_OK) {
         request_fail(shard, request, again ? OUTCOME_UNKNOWN : OUTCOME_NOT_APPLIED, status);
         return;
     }
+    trace_stamped(shard, request, stamp, again);
     if (again) {
         put_restart(&request->put, stamp);
         shard->counters.restamps++;
@@ -113,6 +120,58 @@ void write_begin(struct shard *shard, struct request *request)
     write_stamp(shard, request);
 }
 
+/* The replica that is owed the write, or 0. One that refused because the slot is not its, or was purged, is owed
+ * nothing; one for which a fallback was asked, unless that keeps the hint. */
+static uint64_t owed(const struct shard *shard, const struct request *request, uint8_t place)
+{
+    if (request->put.state[place] == PUT_ACKED)
+        return 0;
+    if (request->hint_for[place] != 0)
+        return request->hint_for[place];
+    bool refused =
+        request->put.reason[place] == STATUS_STALE_EPOCH || request->put.reason[place] == STATUS_PURGED;
+    return refused || request->node[place] == shard->self ? 0 : shard->ring->nodes[request->node[place]].id;
+}
+
+void write_settle(struct shard *shard, struct request *request)
+{
+    for (uint8_t i = 0; i < request->n; i++) {
+        uint64_t target = owed(shard, request, i);
+        if (target != 0)
+            handoff_keep(shard, target, request->slot, request->key, buf_span(&request->record));
+    }
+    request_drop(shard, request);
+}
+
+static bool anybody_asked(const struct request *request)
+{
+    for (uint8_t i = 0; i < request->n; i++) {
+        if (request->put.state[i] == PUT_ASKED)
+            return true;
+    }
+    return false;
+}
+
+/* Answered, and some replicas have not acknowledged: their answers are waited for until the deadline, unless so many
+ * writes wait already that the slot is better compared later. */
+static void linger(struct shard *shard, struct request *request)
+{
+    request->phase = REQUEST_LINGERING;
+    shard->lingering++;
+    if (!anybody_asked(request)) {
+        write_settle(shard, request);
+        return;
+    }
+    if (shard->lingering <= REQUESTS_LINGERING_MAX)
+        return;
+    for (uint8_t i = 0; i < request->n; i++) {
+        uint64_t target = owed(shard, request, i);
+        if (target != 0)
+            handoff_flag(shard, target, request->slot);
+    }
+    request_drop(shard, request);
+}
+
 static void done(struct shard *shard, struct request *request)
 {
     struct result result = {
@@ -126,7 +185,23 @@ static void done(struct shard *shard, struct request *request)
         result.version = (struct version){.value = request->applies_to, .override = request->put.own};
     else
         result.version.value = request->put.own;
-    request_end(shard, request, &result);
+    request_deliver(shard, request, &result);
+    linger(shard, request);
+}
+
+/* It may take effect; then it should everywhere. */
+static void unknown(struct shard *shard, struct request *request)
+{
+    struct result result = {
+        .outcome = OUTCOME_UNKNOWN,
+        .status = STATUS_OUTCOME_UNKNOWN,
+        .needed = request->w,
+        .acks = put_acks(&request->put),
+    };
+    request_deliver(shard, request, &result);
+    request->phase = REQUEST_LINGERING;
+    shard->lingering++;
+    write_settle(shard, request);
 }
 
 static void decide(struct shard *shard, struct request *request, bool deadline_passed)
@@ -148,15 +223,19 @@ static void decide(struct shard *shard, struct request *request, bool deadline_p
         request_fail(shard, request, OUTCOME_NOT_APPLIED, why);
         return;
     case PUT_UNKNOWN:
-        request_fail(shard, request, OUTCOME_UNKNOWN, STATUS_OUTCOME_UNKNOWN);
+        unknown(shard, request);
         return;
     }
 }
 
 static void advance(struct shard *shard, struct request *request)
 {
-    if (!request->sending)
+    if (request->sending)
+        return;
+    if (request->phase != REQUEST_LINGERING)
         decide(shard, request, false);
+    else if (!anybody_asked(request))
+        write_settle(shard, request);
 }
 
 /* The stamp a replica holds in the register that the request writes: what could beat it. */
@@ -173,6 +252,8 @@ void write_answer(struct shard *shard, struct request *request, uint8_t place,
 {
     if (answer->status == STATUS_OK)
         put_acked(&request->put, place, held_stamp(request, answer->version), answer->was_live);
+    else if (answer->status == STATUS_PURGED)
+        put_purged(&request->put, place, answer->version.value);
     else
         put_refused(&request->put, place, answer->status);
     advance(shard, request);
@@ -182,6 +263,16 @@ void write_peer_down(struct shard *shard, struct request *request, uint8_t place
 {
     put_lost(&request->put, place);
     advance(shard, request);
+}
+
+void write_peer_again(struct shard *shard, struct request *request, uint8_t place)
+{
+    uint32_t tag = request->put.round == 1 ? TAG_PUT_ROUND_1 : TAG_PUT_ROUND_2;
+    if (request->put.state[place] != PUT_ASKED)
+        return;
+    trace_node(shard, request, "asked again", place);
+    if (!request_send_record(shard, request, place, tag, false))
+        write_peer_down(shard, request, place);
 }
 
 void write_deadline(struct shard *shard, struct request *request)

@@ -1,14 +1,19 @@
 /* Sorting a flush job. Rows fall into buckets by slot, in place; each bucket, a thousandth of the rows, is then
- * heap-sorted inside the cache. No allocation, no recursion, n log n whatever the keys. */
+ * heap-sorted inside the cache. Reserved rows, past every slot, share the last bucket. No allocation, no recursion,
+ * n log n whatever the keys. */
 #include "store/flush.h"
 
 #include <assert.h>
 
+#include "model/reserved.h"
+
 #define BUCKET_BITS 10u
 #define BUCKET_COUNT (1u << BUCKET_BITS)
-#define ORDER_KEY_BYTES 4u
+#define ORDER_BYTES 8u
 
 _Static_assert(SLOTS_COUNT == 1u << 14, "bucket_of takes the upper bits of a 14-bit slot");
+_Static_assert((RESERVED_FLOOR >> 4 & (BUCKET_COUNT - 1)) == BUCKET_COUNT - 1,
+               "reserved rows: the last bucket");
 
 static uint32_t bucket_of(const struct flush_entry *entry)
 {
@@ -30,13 +35,18 @@ static void entry_swap(struct flush_entry *a, struct flush_entry *b)
     *b = held;
 }
 
-static uint64_t order_of(struct span key)
+static uint64_t order_of(const struct row *row)
 {
-    uint8_t bytes[COLD_KEY_PREFIX_BYTES + ORDER_KEY_BYTES] = {0};
-    cold_key_prefix(key, key_slot(key), bytes);
-    size_t size = key.size < ORDER_KEY_BYTES ? key.size : ORDER_KEY_BYTES;
+    uint8_t bytes[ORDER_BYTES] = {0};
+    struct span key = row_key(row);
+    size_t at = 0;
+    if (!row_reserved(row)) {
+        cold_key_prefix(key, key_slot(key), bytes);
+        at = COLD_KEY_PREFIX_BYTES;
+    }
+    size_t size = key.size < ORDER_BYTES - at ? key.size : ORDER_BYTES - at;
     if (size > 0)
-        memcpy(bytes + COLD_KEY_PREFIX_BYTES, key.data, size);
+        memcpy(bytes + at, key.data, size);
     uint64_t order = 0;
     for (size_t i = 0; i < sizeof bytes; i++)
         order = order << 8 | bytes[i];
@@ -92,22 +102,26 @@ static void bucket_sort(struct flush_entry *entries, uint64_t count, uint64_t en
     }
 }
 
+static void entry_add(struct flush_job *job, const struct row *row)
+{
+    assert(job->entry_count < job->rows);
+    job->entries[job->entry_count++] = (struct flush_entry){.order = order_of(row), .row = row};
+}
+
 void flush_sort(struct flush_job *job)
 {
-    uint64_t count = 0;
+    job->entry_count = 0;
     for (uint32_t c = 0; c < job->chunk_count; c++) {
         const struct dirty_chunk *chunk = job->chunks[c];
         for (uint32_t i = 0; i < chunk->count; i++) {
-            if (chunk->rows[i] == NULL)
-                continue;
-            assert(count < job->rows);
-            job->entries[count++] =
-                (struct flush_entry){.order = order_of(row_key(chunk->rows[i])), .row = chunk->rows[i]};
+            if (chunk->rows[i] != NULL)
+                entry_add(job, chunk->rows[i]);
         }
     }
-    job->entry_count = count;
+    for (const struct row *row = job->added; row != NULL; row = row->next)
+        entry_add(job, row);
     uint64_t ends[BUCKET_COUNT];
-    bucket_sort(job->entries, count, ends);
+    bucket_sort(job->entries, job->entry_count, ends);
     uint64_t start = 0;
     for (uint32_t b = 0; b < BUCKET_COUNT; b++) {
         heap_sort(job->entries + start, ends[b] - start);
@@ -119,8 +133,13 @@ struct flush_row flush_row(const struct flush_job *job, uint64_t index)
 {
     assert(index < job->entry_count);
     const struct flush_entry *entry = &job->entries[index];
-    struct flush_row row = {.key = row_key(entry->row), .record = row_record(entry->row)};
-    for (size_t i = 0; i < COLD_KEY_PREFIX_BYTES; i++)
+    struct flush_row row = {
+        .prefix_size = row_reserved(entry->row) ? 0 : COLD_KEY_PREFIX_BYTES,
+        .erased = row_erased(entry->row),
+        .key = row_key(entry->row),
+        .record = row_record(entry->row),
+    };
+    for (size_t i = 0; i < row.prefix_size; i++)
         row.prefix[i] = (uint8_t)(entry->order >> (56 - 8 * i));
     return row;
 }

@@ -10,23 +10,27 @@
 #include "store/memtable.h"
 
 struct flush_entry {
-    uint64_t order; /* cold key prefix, then the key's first four bytes, as one big-endian number */
+    uint64_t order; /* the cold key's first eight bytes as one big-endian number */
     const struct row *row;
 };
 
 struct flush_job {
     uint64_t sequence; /* once this job is done, every change up to this sequence is in the cold tier */
     uint64_t rows;     /* at most so many entries */
+    uint64_t entry_capacity;
     struct flush_entry *entries;
     uint64_t entry_count; /* set by flush_sort */
     struct dirty_chunk **chunks;
     uint32_t chunk_count;
-    bool settling; /* memtable_flush_done has begun */
+    struct row *added; /* by memtable_job_add; owned */
+    bool settling;     /* memtable_flush_done has begun */
 };
 
 /* One row of the sorted table; the cold key is prefix then key. Views into the frozen row. */
 struct flush_row {
     uint8_t prefix[COLD_KEY_PREFIX_BYTES];
+    uint8_t prefix_size; /* 0 for a reserved row: its key is the whole cold key */
+    bool erased;         /* the cold key is to be deleted; the record is empty */
     struct span key;
     struct span record;
 };

@@ -27,15 +27,44 @@ static void put_zeros(struct buf *buf, size_t size)
 
 /* ---- entries -------------------------------------------------------------------------------------------- */
 
+static void put_row(struct buf *payload, enum log_entry_type type, const struct log_entry *row)
+{
+    assert(row->slot < SLOTS_COUNT);
+    if (!buf_reserve(payload, LOG_ROW_OVERHEAD_BYTES + row->key.size + row->record.size))
+        return;
+    buf_put_u8(payload, (uint8_t)type);
+    buf_put_u16(payload, row->slot);
+    buf_put_short(payload, row->key);
+    buf_put_long(payload, row->record);
+}
+
 void log_put_row(struct buf *payload, uint16_t slot, struct span key, struct span record)
 {
+    put_row(payload, LOG_ENTRY_ROW, &(struct log_entry){.slot = slot, .key = key, .record = record});
+}
+
+static bool reserved_key_fits(struct span key, uint16_t slot)
+{
+    uint16_t named;
+    return reserved_key_slot(key, &named) == STATUS_OK && named == slot;
+}
+
+void log_put_reserved(struct buf *payload, uint16_t slot, struct span key, struct span record)
+{
+    assert(reserved_key_fits(key, slot));
+    put_row(payload, LOG_ENTRY_RESERVED, &(struct log_entry){.slot = slot, .key = key, .record = record});
+}
+
+void log_put_erase(struct buf *payload, uint16_t slot, struct span key, struct version version)
+{
     assert(slot < SLOTS_COUNT);
-    if (!buf_reserve(payload, LOG_ROW_OVERHEAD_BYTES + key.size + record.size))
+    assert(!stamp_none(version.value) || !stamp_none(version.override));
+    if (!buf_reserve(payload, LOG_ERASE_OVERHEAD_BYTES + key.size))
         return;
-    buf_put_u8(payload, LOG_ENTRY_ROW);
+    buf_put_u8(payload, LOG_ENTRY_ERASE);
     buf_put_u16(payload, slot);
     buf_put_short(payload, key);
-    buf_put_long(payload, record);
+    version_put(payload, version);
 }
 
 void log_put_bounds(struct buf *payload, struct hlc_bounds bounds)
@@ -47,25 +76,48 @@ void log_put_bounds(struct buf *payload, struct hlc_bounds bounds)
     buf_put_u64(payload, bounds.future);
 }
 
+/* What the functions above assert. */
+static bool entry_sensible(const struct log_entry *entry)
+{
+    if (entry->slot >= SLOTS_COUNT)
+        return false;
+    if (entry->type == LOG_ENTRY_RESERVED)
+        return reserved_key_fits(entry->key, entry->slot);
+    if (entry->type == LOG_ENTRY_ERASE)
+        return !stamp_none(entry->version.value) || !stamp_none(entry->version.override);
+    return true;
+}
+
 enum status log_entry_next(struct reader *payload, struct log_entry *entry)
 {
     if (reader_left(payload) == 0)
         return payload->failed ? STATUS_MALFORMED : STATUS_NOT_FOUND;
     *entry = (struct log_entry){0};
     uint8_t type = reader_u8(payload);
-    if (type == LOG_ENTRY_ROW) {
-        entry->type = LOG_ENTRY_ROW;
+    switch (type) {
+    case LOG_ENTRY_ROW:
+    case LOG_ENTRY_RESERVED:
         entry->slot = reader_u16(payload);
         entry->key = reader_short(payload);
         entry->record = reader_long(payload);
-    } else if (type == LOG_ENTRY_BOUNDS) {
-        entry->type = LOG_ENTRY_BOUNDS;
+        break;
+    case LOG_ENTRY_BOUNDS:
         entry->bounds.bound = reader_u64(payload);
         entry->bounds.future = reader_u64(payload);
-    } else {
+        break;
+    case LOG_ENTRY_ERASE:
+        entry->slot = reader_u16(payload);
+        entry->key = reader_short(payload);
+        entry->version = version_read(payload);
+        break;
+    default:
         payload->failed = true;
+        break;
     }
-    return payload->failed || entry->slot >= SLOTS_COUNT ? STATUS_MALFORMED : STATUS_OK;
+    if (payload->failed)
+        return STATUS_MALFORMED;
+    entry->type = (enum log_entry_type)type;
+    return entry_sensible(entry) ? STATUS_OK : STATUS_MALFORMED;
 }
 
 /* ---- segments ------------------------------------------------------------------------------------------- */

@@ -19,15 +19,19 @@
  * Batch: u32 magic | u32 payload size | u64 segment | u64 batch number | u16 shard | u16 shards | u32 entries |
  *   u64 shard's sequence | u64 durable segment | u64 durable offset | u64 checksum of the padded payload |
  *   u64 checksum of the header before it | payload | zeros.
- * Entry: u8 type, then ROW: u16 slot | short key | long record; BOUNDS: u64 bound | u64 future. An unknown type is
- *   an error: the log was written by a newer version. */
+ * Entry: u8 type, then ROW: u16 slot | short key | long record; BOUNDS: u64 bound | u64 future; RESERVED: u16 slot |
+ *   short key | long record (no bytes: the reserved row was erased); ERASE: u16 slot | short key | version (the row
+ *   was purged when it was of this version). An unknown type is an error: the log was written by a newer version.
+ * Entries take effect in the log's order: a ROW is merged with what is held of its key, a RESERVED replaces it, an
+ *   ERASE removes the row unless that is newer. */
 #ifndef RONDO_STORE_LOG_FORMAT_H
 #define RONDO_STORE_LOG_FORMAT_H
 
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/span.h"
-#include "model/stamp.h"
+#include "model/record.h"
+#include "model/reserved.h"
 
 #define LOG_VERSION 1u
 #define LOG_HEADER_BYTES 4096u
@@ -43,6 +47,7 @@
 
 /* What an entry adds to its key and record. */
 #define LOG_ROW_OVERHEAD_BYTES 9u
+#define LOG_ERASE_OVERHEAD_BYTES (5u + VERSION_BYTES)
 
 _Static_assert(LOG_BATCH_HEADER_BYTES % LOG_ALIGNMENT == 0, "batches stay aligned");
 _Static_assert(LOG_HEADER_BYTES % LOG_ALIGNMENT == 0, "batches start aligned");
@@ -71,19 +76,26 @@ struct log_identity {
 enum log_entry_type {
     LOG_ENTRY_ROW = 1,
     LOG_ENTRY_BOUNDS = 2,
+    LOG_ENTRY_RESERVED = 3,
+    LOG_ENTRY_ERASE = 4,
 };
 
 struct log_entry {
     enum log_entry_type type;
-    uint16_t slot; /* ROW */
+    uint16_t slot; /* of all but BOUNDS */
     struct span key;
-    struct span record;
+    struct span record;       /* ROW; RESERVED: empty = erased */
+    struct version version;   /* ERASE: at most one of its stamps is none */
     struct hlc_bounds bounds; /* BOUNDS */
 };
 
 /* Append one entry to a payload. */
 void log_put_row(struct buf *payload, uint16_t slot, struct span key, struct span record);
 void log_put_bounds(struct buf *payload, struct hlc_bounds bounds);
+/* key: a reserved one, of this slot (LOG_ROW_OVERHEAD_BYTES); record: empty = it is erased. */
+void log_put_reserved(struct buf *payload, uint16_t slot, struct span key, struct span record);
+/* version: of the row that was purged (LOG_ERASE_OVERHEAD_BYTES). */
+void log_put_erase(struct buf *payload, uint16_t slot, struct span key, struct version version);
 
 /* The next entry of a payload; views borrow the payload. NOT_FOUND at the end, MALFORMED for anything that the
  * functions above would not have written. */

@@ -231,10 +231,30 @@ static bool entries_sensible(const struct log_batch *batch)
     enum status status;
     while ((status = log_entry_next(&reader, &entry)) == STATUS_OK) {
         entries++;
-        if (entry.type == LOG_ENTRY_ROW && slot_shard(entry.slot, batch->shards) != batch->shard)
+        if (entry.type != LOG_ENTRY_BOUNDS && slot_shard(entry.slot, batch->shards) != batch->shard)
             return false;
     }
     return status == STATUS_NOT_FOUND && entries == batch->entries;
+}
+
+static enum status replay_entry(const struct log_recovery_options *options, const struct log_entry *entry)
+{
+    switch (entry->type) {
+    case LOG_ENTRY_ROW:
+        return options->row == NULL ? STATUS_OK
+                                    : options->row(options->context, entry->slot, entry->key, entry->record);
+    case LOG_ENTRY_RESERVED:
+        return options->reserved == NULL
+                   ? STATUS_OK
+                   : options->reserved(options->context, entry->slot, entry->key, entry->record);
+    case LOG_ENTRY_ERASE:
+        return options->erase == NULL
+                   ? STATUS_OK
+                   : options->erase(options->context, entry->slot, entry->key, entry->version);
+    case LOG_ENTRY_BOUNDS:
+        break;
+    }
+    return STATUS_OK;
 }
 
 static enum status replay(struct recovery *recovery, const struct log_batch *batch)
@@ -247,8 +267,7 @@ static enum status replay(struct recovery *recovery, const struct log_batch *bat
             bounds_note(report, entry.bounds);
             continue;
         }
-        enum status status =
-            recovery->options->row(recovery->options->context, entry.slot, entry.key, entry.record);
+        enum status status = replay_entry(recovery->options, &entry);
         if (status != STATUS_OK)
             return status;
         report->rows++;

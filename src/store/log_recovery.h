@@ -59,7 +59,7 @@ struct log_damage {
 struct log_recovery_report {
     struct hlc_bounds bounds; /* the maximum over everything read */
     uint64_t batches;
-    uint64_t rows;
+    uint64_t rows;         /* with the reserved and the erased ones */
     struct log_place end;  /* of the log: cut end.segment off here, delete later files */
     uint64_t segment_next; /* above every number seen */
     uint64_t batch_next;
@@ -71,13 +71,16 @@ struct log_recovery_report {
 
 struct log_recovery_options {
     struct log_identity identity;
-    /* Called for each row, in the order of the log; views of the file's bytes. A status other than OK stops. */
+    /* Called for each row, reserved row (no record: erased) and erased row, in the order of the log; views of the
+     * file's bytes. A status other than OK stops. NULL: not wanted. */
     enum status (*row)(void *context, uint16_t slot, struct span key, struct span record);
+    enum status (*reserved)(void *context, uint16_t slot, struct span key, struct span record);
+    enum status (*erase)(void *context, uint16_t slot, struct span key, struct version version);
     void *context;
 };
 
 /* files: every segment file there is, ascending by number. Fills report. WRONG_CLUSTER: an intact header names
- * another cluster; WRONG_PROTOCOL: an intact header is of another version; else what row said. */
+ * another cluster; WRONG_PROTOCOL: an intact header is of another version; else what a callback said. */
 MUST_CHECK enum status log_recover(const struct log_recovery_options *options, struct log_file *files,
                                    size_t count, struct log_recovery_report *report);
 

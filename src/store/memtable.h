@@ -9,6 +9,16 @@
  * old one's place in the table and a new place in the queue; the old one lives until the flush ends. So after a
  * flush a row is clean only if it did not change since its snapshot, by construction.
  *
+ * The dirty rows of one slot are chained through the queue, newest first, so that a slot's unflushed part can be
+ * read without a scan of the table.
+ *
+ * A row may be erased: its record is empty, and a flush deletes the key from the cold tier; then the row leaves the
+ * table. An erased row that the cold tier has no version of, now or once the flush under way is over, is gone at
+ * once.
+ *
+ * Reserved rows (model/reserved.h) live in the same table. Their hashes have the upper bit set and those of users'
+ * keys have it clear, so the two never meet although their bytes could.
+ *
  * Clean rows are evicted by a clock hand that skips (and clears) referenced rows. A row read from the cold tier
  * starts unreferenced and is referenced by its second use, so one scan cannot push out the working set.
  *
@@ -17,6 +27,7 @@
 #define RONDO_STORE_MEMTABLE_H
 
 #include "base/alloc.h"
+#include "base/limits.h"
 #include "base/span.h"
 
 enum row_flags {
@@ -25,6 +36,7 @@ enum row_flags {
     ROW_IN_COLD = 4,    /* the cold tier holds some version of the key */
     ROW_LIVE = 8,       /* as the caller said: holds a value, not a tombstone; expiry is not looked at */
     ROW_RETIRED = 16,   /* replaced while frozen; only the flush still reads it */
+    ROW_BEHIND = 32,    /* replaced a frozen row: the flush under way carries an older version of the key */
 };
 
 /* Read through the accessors below. The key and record follow the head. */
@@ -66,8 +78,23 @@ static inline bool row_in_cold(const struct row *row)
     return (row->flags & ROW_IN_COLD) != 0;
 }
 
+/* Its record is empty, and the key is to be deleted from the cold tier. */
+static inline bool row_erased(const struct row *row)
+{
+    return row->record_size == 0;
+}
+
+#define ROW_HASH_RESERVED (UINT32_C(1) << 31)
+
+/* Its key is a whole cold key, no user's. */
+static inline bool row_reserved(const struct row *row)
+{
+    return (row->hash & ROW_HASH_RESERVED) != 0;
+}
+
 struct memtable_counters {
-    uint64_t rows;
+    uint64_t rows;             /* erased and reserved ones included */
+    uint64_t rows_reserved;    /* erased ones included */
     uint64_t rows_dirty;       /* frozen ones included */
     uint64_t rows_not_in_cold; /* no version of them is in the cold tier */
     uint64_t rows_live;        /* ROW_LIVE */
@@ -76,6 +103,8 @@ struct memtable_counters {
     uint64_t bytes_dirty; /* of the dirty rows, frozen ones included */
     uint64_t bytes_retired;
     uint64_t evictions;
+    uint64_t cold_added;   /* live rows whose first version a flush took to the cold tier; never falls */
+    uint64_t cold_deleted; /* users' keys that a flush deleted from there; never falls */
 };
 
 /* Places of the dirty queue that are allocated together. */
@@ -86,16 +115,20 @@ struct dirty_chunk {
         sequence_first; /* every change that only this or a later chunk holds has at least this sequence */
     uint64_t bytes;     /* of its rows, as they were when they became dirty */
     uint32_t count;     /* places used; some may be NULL */
+    uint32_t rows_left; /* places that are not NULL; not kept once the chunk is frozen */
     struct row *rows[DIRTY_CHUNK_ROWS];
+    uint32_t previous[DIRTY_CHUNK_ROWS]; /* so many places back is the slot's one before; 0 = there is none */
 };
 
-/* A queue of chunks; place number p is in chunk (p - base) / DIRTY_CHUNK_ROWS. Places are counted modulo 2^32. */
+/* A queue of chunks; place number p is in chunk (p - base) / DIRTY_CHUNK_ROWS. No number is used twice. */
 struct dirty_queue {
     struct dirty_chunk **chunks;
     uint32_t chunk_count;
     uint32_t chunk_capacity;
-    uint32_t base;          /* place number of chunks[0]'s first row */
     uint32_t frozen_chunks; /* the first so many belong to the flush job */
+    uint64_t base;          /* place number of chunks[0]'s first row; > 0 */
+    uint64_t
+        slot_last[SLOTS_COUNT + 1]; /* each slot's newest place; below base = none; last: reserved rows */
 };
 
 struct memtable_table {
@@ -136,28 +169,34 @@ static inline const struct memtable_counters *memtable_counters(const struct mem
     return &memtable->counters;
 }
 
-/* The hash that the calls below want. */
+/* The hashes that the calls below want: of a user's key, and of a reserved row's. */
 uint32_t memtable_hash(const struct memtable *memtable, struct span key);
+uint32_t memtable_hash_reserved(const struct memtable *memtable, struct span key);
 
-/* The key's row, now referenced, or NULL when it is not resident. */
+/* The key with this hash is looked up soon: its bucket comes into the processor's cache meanwhile. */
+void memtable_prefetch(const struct memtable *memtable, uint32_t hash);
+
+/* The key's row (it may be an erased one), now referenced, or NULL when it is not resident. */
 struct row *memtable_find(struct memtable *memtable, struct span key, uint32_t hash);
 
 struct memtable_put {
-    struct span key; /* up to KEY_BYTES_MAX_HARD */
-    struct span record;
+    struct span key;    /* up to KEY_BYTES_MAX_HARD */
+    struct span record; /* empty: the key is erased */
     uint32_t hash;
+    uint16_t slot;     /* of the key; SLOTS_COUNT of a reserved row */
     uint64_t sequence; /* of the log batch that carries the change; never falls */
-    bool live;         /* the record holds a value, not a tombstone */
-    bool in_cold;      /* the cold tier holds a version of the key; once true stays true */
+    bool live;    /* the record holds a value, not a tombstone; false for reserved rows and erased ones */
+    bool in_cold; /* the cold tier may hold a version of the key; once true it stays until a deletion */
 };
 
-/* Writes the key's row and makes it dirty. On OVERLOADED (past the budget although some eviction was tried, or no
+/* Writes the key's row and makes it dirty; a row that is erased before any version of it went, or is going, to the
+ * cold tier leaves the table instead. On OVERLOADED (past the budget although some eviction was tried, or no
  * memory) nothing has changed; a later call may succeed, since each evicts a bounded slice. The caller's key and
  * record are copied and may be views of the row itself. */
 MUST_CHECK enum status memtable_put(struct memtable *memtable, const struct memtable_put *put);
 
-/* Adds a clean row that was read from the cold tier (sequence and in_cold of put are not looked at: the row counts
- * as sequence 0). A key that is resident is left as it is. OVERLOADED as above. */
+/* Adds a clean row that was read from the cold tier (sequence, slot and in_cold of put are not looked at: the row
+ * counts as sequence 0; the record is not empty). A key that is resident is left as it is. OVERLOADED as above. */
 MUST_CHECK enum status memtable_load(struct memtable *memtable, const struct memtable_put *put);
 
 /* A bounded slice of upkeep (rehash, eviction down to a little below the budget); true when more is to be done.
@@ -176,12 +215,32 @@ uint64_t memtable_flushed_sequence(const struct memtable *memtable, uint64_t seq
 MUST_CHECK enum status memtable_freeze(struct memtable *memtable, struct flush_job *job, uint64_t bytes_max,
                                        uint64_t sequence_closed);
 
+/* Between memtable_freeze and the moment when the job is given out: the job also writes this reserved row (an empty
+ * record: deletes it), which is copied and never in the table. The key must be neither in the table nor added twice.
+ * OVERLOADED: no memory; nothing has changed. */
+MUST_CHECK enum status memtable_job_add(struct memtable *memtable, struct flush_job *job,
+                                        struct span reserved_key, struct span record);
+
 /* The job's rows are in the cold tier: makes them clean (at most rows_max per call), except those that changed.
  * Returns true when that is finished: the job is then over and its memory freed. Call again until it is. */
 bool memtable_flush_done(struct memtable *memtable, struct flush_job *job, uint64_t rows_max);
 
 /* The job did not happen: its rows are dirty as before, and the job is over. Not after memtable_flush_done. */
 void memtable_flush_failed(struct memtable *memtable, struct flush_job *job);
+
+/* ---- the dirty rows of a slot --------------------------------------------------------------------------- */
+
+struct memtable_slot_cursor {
+    uint64_t place; /* the next */
+    bool begun;
+};
+
+/* Every dirty row of the slot (SLOTS_COUNT: the reserved ones) once, frozen and erased ones included, starting from a
+ * zeroed cursor; NULL at the end. The cursor stays good whatever happens to the memtable in between, but rows that
+ * change meanwhile may then be missed or seen twice. Takes time for each row that was made dirty in the slot and is
+ * still in the queue, also for those that left the table since. */
+const struct row *memtable_slot_dirty(const struct memtable *memtable, uint16_t slot,
+                                      struct memtable_slot_cursor *cursor);
 
 /* ---- iteration ------------------------------------------------------------------------------------------ */
 

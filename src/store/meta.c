@@ -23,6 +23,18 @@ void meta_free(struct meta *meta)
     meta_init(meta, meta->alloc);
 }
 
+void meta_run_begin(struct meta *meta, uint64_t id)
+{
+    assert(id != 0);
+    meta->run.count++;
+    meta->run.id = id;
+}
+
+uint64_t meta_known_as(const struct meta *meta)
+{
+    return meta->known_as != 0 ? meta->known_as : meta->directory_id;
+}
+
 /* ---- members -------------------------------------------------------------------------------------------- */
 
 struct meta_member *meta_member_find(struct meta *meta, uint64_t node_id)
@@ -62,10 +74,26 @@ bool meta_member_knows(const struct meta_member *member, uint64_t directory_id)
     return false;
 }
 
-bool meta_member_saw(struct meta_member *member, uint64_t directory_id)
+bool meta_member_current(const struct meta_member *member, uint64_t directory_id, struct meta_run run)
 {
-    if (meta_member_knows(member, directory_id))
+    if (!meta_member_knows(member, directory_id))
+        return true;
+    if (member->directories[member->directory_count - 1] != directory_id)
         return false;
+    return run.id == member->run.id || run.count > member->run.count;
+}
+
+bool meta_member_saw(struct meta_member *member, uint64_t directory_id, struct meta_run run)
+{
+    if (!meta_member_current(member, directory_id, run))
+        return false;
+    bool known = meta_member_knows(member, directory_id);
+    /* Some greetings of a run say an earlier count of it. */
+    if (known && run.count <= member->run.count)
+        return false;
+    member->run = run;
+    if (known)
+        return true;
     if (member->directory_count == META_DIRECTORIES_MAX) {
         memmove(member->directories, member->directories + 1,
                 (META_DIRECTORIES_MAX - 1) * sizeof *member->directories);
@@ -161,6 +189,20 @@ bool meta_quarantine_any(const struct meta *meta)
 
 /* ---- the blob ------------------------------------------------------------------------------------------- */
 
+static void put_run(struct buf *out, struct meta_run run)
+{
+    buf_put_u64(out, run.count);
+    buf_put_u64(out, run.id);
+}
+
+static struct meta_run read_run(struct reader *reader)
+{
+    struct meta_run run;
+    run.count = reader_u64(reader);
+    run.id = reader_u64(reader);
+    return run;
+}
+
 static uint64_t checksum(struct span body)
 {
     return hash_64(body, META_CHECKSUM_SEED);
@@ -177,6 +219,8 @@ void meta_encode(const struct meta *meta, struct buf *out)
     buf_put_u64(out, meta->node_id);
     buf_put_u64(out, meta->directory_id);
     buf_put_u64(out, meta->actor_id);
+    buf_put_u64(out, meta->known_as);
+    put_run(out, meta->run);
     buf_put_u8(out, (uint8_t)meta->state);
     buf_put_u8(out, meta->clean_stop);
     buf_put_u16(out, meta->shards);
@@ -189,6 +233,7 @@ void meta_encode(const struct meta *meta, struct buf *out)
         buf_put_u8(out, member->directory_count);
         for (uint8_t j = 0; j < member->directory_count; j++)
             buf_put_u64(out, member->directories[j]);
+        put_run(out, member->run);
         buf_put_short(out, span_of_text(member->resp));
         buf_put_short(out, span_of_text(member->http));
     }
@@ -202,7 +247,7 @@ void meta_encode(const struct meta *meta, struct buf *out)
     store_u64(out->data + start + 8, checksum(body));
 }
 
-static enum status decode_member(struct reader *reader, struct meta *meta)
+static enum status decode_member(struct reader *reader, uint32_t version, struct meta *meta)
 {
     uint64_t node_id = reader_u64(reader);
     uint8_t directories = reader_u8(reader);
@@ -214,19 +259,25 @@ static enum status decode_member(struct reader *reader, struct meta *meta)
     for (uint8_t i = 0; i < directories; i++)
         member->directories[i] = reader_u64(reader);
     member->directory_count = directories;
+    if (version > 1)
+        member->run = read_run(reader);
     struct span resp = reader_short(reader);
     struct span http = reader_short(reader);
     return meta_member_set_addresses(member, resp, http) == STATUS_OK ? STATUS_OK : STATUS_CORRUPT;
 }
 
 /* The checksum fits: what is wrong now was written wrong. */
-static enum status decode_body(struct reader *reader, struct meta *meta)
+static enum status decode_body(struct reader *reader, uint32_t version, struct meta *meta)
 {
     meta->cluster_id.low = reader_u64(reader);
     meta->cluster_id.high = reader_u64(reader);
     meta->node_id = reader_u64(reader);
     meta->directory_id = reader_u64(reader);
     meta->actor_id = reader_u64(reader);
+    if (version > 1) {
+        meta->known_as = reader_u64(reader);
+        meta->run = read_run(reader);
+    }
     uint8_t state = reader_u8(reader);
     uint8_t clean_stop = reader_u8(reader);
     meta->shards = reader_u16(reader);
@@ -243,7 +294,7 @@ static enum status decode_body(struct reader *reader, struct meta *meta)
     if (members > NODES_MAX)
         return STATUS_CORRUPT;
     for (uint16_t i = 0; i < members; i++) {
-        status = decode_member(reader, meta);
+        status = decode_member(reader, version, meta);
         if (status != STATUS_OK)
             return status;
     }
@@ -269,11 +320,11 @@ enum status meta_decode(struct span blob, struct meta *meta)
     uint64_t sum = reader_u64(&reader);
     if (reader.failed || magic != META_MAGIC)
         return STATUS_MALFORMED;
-    if (version != META_VERSION)
+    if (version < 1 || version > META_VERSION)
         return STATUS_WRONG_PROTOCOL;
     if (checksum(span_of(reader.at, reader_left(&reader))) != sum)
         return STATUS_CORRUPT;
-    enum status status = decode_body(&reader, meta);
+    enum status status = decode_body(&reader, version, meta);
     if (status != STATUS_OK)
         meta_free(meta);
     return status;

@@ -1,9 +1,10 @@
 /* The node's small durable state: who it is, what it knows of the others, how it stopped.
  *
  * One blob that the edge rewrites atomically. Serialised, little endian: u32 magic | u32 version | u64 checksum of
- * what follows | 16 bytes cluster id | u64 node id | u64 directory id | u64 actor id | u8 state | u8 clean stop |
- * u16 shards | short name | long ring | u16 members, each u64 node id | u8 directories, each u64 | short resp |
- * short http | u8 has quarantine [bitmap of SLOTS_COUNT bits]. */
+ * what follows | 16 bytes cluster id | u64 node id | u64 directory id | u64 actor id | u64 known as | run |
+ * u8 state | u8 clean stop | u16 shards | short name | long ring | u16 members, each u64 node id | u8 directories,
+ * each u64 | run | short resp | short http | u8 has quarantine [bitmap of SLOTS_COUNT bits]. A run is u64 count |
+ * u64 id. Version 1, which is read too, has neither `known as` nor runs. */
 #ifndef RONDO_STORE_META_H
 #define RONDO_STORE_META_H
 
@@ -11,7 +12,7 @@
 #include "base/limits.h"
 #include "base/span.h"
 
-#define META_VERSION 1u
+#define META_VERSION 2u
 #define META_CHECKSUM_SEED UINT64_C(0x6f646e6f72)
 #define META_DIRECTORIES_MAX 8 /* of one member, the newest ones: who was replaced oftener was surely known */
 #define META_QUARANTINE_BYTES (SLOTS_COUNT / 8)
@@ -23,10 +24,19 @@ enum meta_state {
     META_AMNESIAC = 3, /* the node had data elsewhere: takes writes, counts towards no R */
 };
 
+/* How far a directory has come. The count is raised, durably, at every start before anything is sent, and every
+ * minute of a run; the id is drawn at every start. Of two copies of one directory the one that ran on has the higher
+ * count, or the same with another id. */
+struct meta_run {
+    uint64_t count;
+    uint64_t id;
+};
+
 struct meta_member {
     uint64_t node_id;
     uint8_t directory_count;
     uint64_t directories[META_DIRECTORIES_MAX]; /* ids of data directories it was seen with, oldest first */
+    struct meta_run run;                        /* the newest seen of the newest directory */
     char resp[ADDRESS_BYTES_MAX + 1];
     char http[ADDRESS_BYTES_MAX + 1];
 };
@@ -36,8 +46,10 @@ struct meta {
     struct hash_128 cluster_id;
     char name[NAME_BYTES_MAX + 1];
     uint64_t node_id;
-    uint64_t directory_id;
+    uint64_t directory_id; /* of the log's segments: never changes */
+    uint64_t known_as; /* what the others know it as, after an older copy was put back; 0 = directory_id */
     uint64_t actor_id;
+    struct meta_run run;
     enum meta_state state;
     bool clean_stop;
     uint16_t shards;             /* at the last run; 0 = never ran */
@@ -60,6 +72,12 @@ void meta_encode(const struct meta *meta, struct buf *out);
  * meta is as after meta_init. */
 MUST_CHECK enum status meta_decode(struct span blob, struct meta *meta);
 
+/* A start: what is in the meta from now on must be durable before anything is sent. id: random, not 0. */
+void meta_run_begin(struct meta *meta, uint64_t id);
+
+/* The id under which the other nodes know this directory. */
+uint64_t meta_known_as(const struct meta *meta);
+
 /* TOO_LARGE, OVERLOADED (ring), or MALFORMED (a name with a zero byte); then the old one stays. */
 MUST_CHECK enum status meta_ring_set(struct meta *meta, struct span ring);
 MUST_CHECK enum status meta_name_set(struct meta *meta, struct span name);
@@ -73,9 +91,13 @@ struct meta_member *meta_member_add(struct meta *meta, uint64_t node_id);
 /* Whether the member was seen with this directory. */
 bool meta_member_knows(const struct meta_member *member, uint64_t directory_id);
 
-/* Notes a directory; true if it was not known. The order is that of first sight: one that is known and not the last
- * is an old one put back. */
-bool meta_member_saw(struct meta_member *member, uint64_t directory_id);
+/* Whether the directory, in this run, is not older than what the member was seen with: it is the one first seen
+ * last, or a new one, and the run is the newest seen, or a newer one. Else an old directory, or an older copy, was
+ * put back. */
+bool meta_member_current(const struct meta_member *member, uint64_t directory_id, struct meta_run run);
+
+/* Notes a directory and its run, if they are current; true if that was not known. */
+bool meta_member_saw(struct meta_member *member, uint64_t directory_id, struct meta_run run);
 
 /* Sets a member's address texts. TOO_LARGE past ADDRESS_BYTES_MAX, MALFORMED with a zero
  * byte; nothing then changed. */

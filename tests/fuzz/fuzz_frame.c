@@ -22,6 +22,7 @@ static bool greeting_again(const struct frame *frame, struct frame_head head, st
     struct frame_hello hello;
     struct frame_welcome welcome;
     struct frame_refuse refuse;
+    struct frame_run run;
     struct frame_ping ping;
     if (frame->type == FRAME_HELLO && frame_read_hello(frame, &hello) == STATUS_OK)
         frame_put_hello(out, head, &hello);
@@ -29,6 +30,8 @@ static bool greeting_again(const struct frame *frame, struct frame_head head, st
         frame_put_welcome(out, head, &welcome);
     else if (frame->type == FRAME_REFUSE && frame_read_refuse(frame, &refuse) == STATUS_OK)
         frame_put_refuse(out, head, &refuse);
+    else if (frame->type == FRAME_RUN && frame_read_run(frame, &run) == STATUS_OK)
+        frame_put_run(out, head, &run);
     else if (frame->type == FRAME_PING && frame_read_ping(frame, &ping) == STATUS_OK)
         frame_put_ping(out, head, &ping);
     else if (frame->type == FRAME_PONG && frame_read_ping(frame, &ping) == STATUS_OK)

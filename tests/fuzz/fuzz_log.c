@@ -37,15 +37,60 @@ static size_t size_of_row(uint8_t row)
     return 200u + row * 37u;
 }
 
+static enum log_entry_type type_of_row(uint8_t row)
+{
+    return row % 4 == 1 ? LOG_ENTRY_RESERVED : row % 4 == 2 ? LOG_ENTRY_ERASE : LOG_ENTRY_ROW;
+}
+
 static enum status on_row(void *context, uint16_t slot, struct span key, struct span record)
 {
     struct log_on_disk *disk = context;
     assert(key.size == 1 && key.data[0] < ROWS);
-    assert(slot == slot_of_row(key.data[0]));
+    assert(slot == slot_of_row(key.data[0]) && type_of_row(key.data[0]) == LOG_ENTRY_ROW);
     assert(record.size == size_of_row(key.data[0]));
     for (size_t i = 0; i < record.size; i++)
         assert(record.data[i] == key.data[0]);
     disk->replayed[key.data[0]] = true;
+    return STATUS_OK;
+}
+
+/* A slot's Merkle tree: the rows' slots are all different. */
+static enum status on_reserved(void *context, uint16_t slot, struct span key, struct span record)
+{
+    struct log_on_disk *disk = context;
+    uint16_t named;
+    assert(reserved_key_slot(key, &named) == STATUS_OK && named == slot);
+    assert(record.size > 0 && record.data[0] < ROWS);
+    uint8_t row = record.data[0];
+    assert(type_of_row(row) == LOG_ENTRY_RESERVED && slot == slot_of_row(row));
+    assert(record.size == size_of_row(row));
+    disk->replayed[row] = true;
+    return STATUS_OK;
+}
+
+static enum status on_erase(void *context, uint16_t slot, struct span key, struct version version)
+{
+    struct log_on_disk *disk = context;
+    assert(key.size == 1 && key.data[0] < ROWS && type_of_row(key.data[0]) == LOG_ENTRY_ERASE);
+    assert(slot == slot_of_row(key.data[0]));
+    assert(version.value.time == key.data[0] && version.override.actor == slot);
+    disk->replayed[key.data[0]] = true;
+    return STATUS_OK;
+}
+
+static enum status on_any_reserved(void *context, uint16_t slot, struct span key, struct span record)
+{
+    uint64_t *sum = context;
+    uint16_t named;
+    assert(reserved_key_slot(key, &named) == STATUS_OK && named == slot);
+    *sum += record.size > 0 ? record.data[record.size - 1] : 0;
+    return STATUS_OK;
+}
+
+static enum status on_any_erase(void *context, uint16_t slot, struct span key, struct version version)
+{
+    uint64_t *sum = context;
+    *sum += slot + key.size + version.value.time;
     return STATUS_OK;
 }
 
@@ -74,7 +119,21 @@ static void perform(struct log_writer *writer, struct log_on_disk *disk)
     }
 }
 
-/* Twenty-four rows, one batch each, two shards, every end but the last named. */
+static void put_row(struct buf *payload, uint8_t row, struct span record)
+{
+    uint16_t slot = slot_of_row(row);
+    uint8_t key[RESERVED_SLOT_KEY_BYTES];
+    struct version version = {.value = {.time = row}, .override = {.time = 1, .actor = slot}};
+    reserved_slot_key(RESERVED_TREE, slot, key);
+    if (type_of_row(row) == LOG_ENTRY_ROW)
+        log_put_row(payload, slot, span_of(&row, 1), record);
+    else if (type_of_row(row) == LOG_ENTRY_RESERVED)
+        log_put_reserved(payload, slot, span_of(key, sizeof key), record);
+    else
+        log_put_erase(payload, slot, span_of(&row, 1), version);
+}
+
+/* Twenty-four rows of all kinds, one batch each, two shards, every end but the last named. */
 static void write_log(struct log_on_disk *disk)
 {
     struct alloc alloc;
@@ -95,7 +154,7 @@ static void write_log(struct log_on_disk *disk)
         memset(record, row, sizeof record);
         struct buf payload;
         buf_init(&payload, &alloc);
-        log_put_row(&payload, slot_of_row(row), span_of(&row, 1), span_of(record, size_of_row(row)));
+        put_row(&payload, row, span_of(record, size_of_row(row)));
         struct log_append append = {.shard = slot_shard(slot_of_row(row), SHARDS),
                                     .sequence = LOG_SEQUENCE_INHERITED + 1u + row,
                                     .entries = 1,
@@ -115,7 +174,11 @@ static void write_log(struct log_on_disk *disk)
 static void fuzz_raw(struct span bytes)
 {
     uint64_t sum = 0;
-    struct log_recovery_options options = {.identity = identity, .row = on_any_row, .context = &sum};
+    struct log_recovery_options options = {.identity = identity,
+                                           .row = on_any_row,
+                                           .reserved = on_any_reserved,
+                                           .erase = on_any_erase,
+                                           .context = &sum};
     struct log_file file = {.number = 1, .bytes = bytes};
     struct log_recovery_report report;
     (void)log_recover(&options, &file, 1, &report);
@@ -127,7 +190,8 @@ static void fuzz_changed(struct span changes)
     struct log_on_disk *disk = calloc(1, sizeof *disk);
     struct log_file files[FILES_MAX];
     struct log_recovery_report report;
-    struct log_recovery_options options = {.identity = identity, .row = on_row, .context = disk};
+    struct log_recovery_options options = {
+        .identity = identity, .row = on_row, .reserved = on_reserved, .erase = on_erase, .context = disk};
     assert(disk != NULL);
     write_log(disk);
     for (size_t i = 0; i < disk->count; i++)

@@ -1,18 +1,20 @@
-/* One shard of a three-node cluster against arbitrary clients and an arbitrary peer.
+/* One shard of a three-node cluster against arbitrary clients, an arbitrary peer and arbitrary datagrams.
  *
  * The input is a list of steps: a byte that says what happens, and for bytes of a connection a 16-bit size and the
  * bytes. A peer is admitted with a valid HELLO first; what it sends afterwards is the input's, and so is what it
  * answers on the shard's own connection to it. Frames from the input get valid sizes with one of the steps, so that
- * their bodies are reached. The log is durable at once, the cold tier holds nothing. Besides no crash and no
- * assertion: memory stays within the budget, and everything is given back at the end. */
+ * their bodies are reached, and datagrams valid headers and checksums. The log is durable at once, the cold tier holds
+ * nothing. Besides no crash and no assertion: memory stays within the budget, and everything is given back at the
+ * end. */
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "gossip/message.h"
 #include "proto/frame.h"
 #include "shard/shard.h"
 
-#define MEMORY_BYTES ((size_t)8 << 20)
+#define MEMORY_BYTES ((size_t)16 << 20)
 #define CLIENTS 3u
 #define STEPS_MAX 400
 
@@ -37,6 +39,8 @@ struct world {
     uint64_t peer_node;
     uint64_t cold[64]; /* reads to be answered */
     uint32_t cold_count;
+    uint64_t scans[COLD_SCANS_MAX]; /* tickets of scans of the cold tier, which is empty */
+    uint32_t scan_count;
     struct flush_job *flush;
 };
 
@@ -94,6 +98,16 @@ static void link_closed(struct world *world)
     step(world, &closed);
 }
 
+static void forget_scan(struct world *world, uint64_t ticket)
+{
+    for (uint32_t i = 0; i < world->scan_count; i++) {
+        if (world->scans[i] != ticket)
+            continue;
+        world->scans[i] = world->scans[--world->scan_count];
+        return;
+    }
+}
+
 /* Effects must be carried out before the next step, so what leads to events is noted first. */
 static void perform(struct world *world)
 {
@@ -105,6 +119,13 @@ static void perform(struct world *world)
         case EFFECT_COLD_READ:
             require(world->cold_count < 64);
             world->cold[world->cold_count++] = effect->ticket;
+            break;
+        case EFFECT_COLD_SCAN:
+            require(world->scan_count < COLD_SCANS_MAX);
+            world->scans[world->scan_count++] = effect->ticket;
+            break;
+        case EFFECT_COLD_SCAN_STOP:
+            forget_scan(world, effect->ticket);
             break;
         case EFFECT_FLUSH:
             require(world->flush == NULL);
@@ -211,6 +232,8 @@ static void link_data(struct world *world, struct span bytes)
         struct frame_hello hello = {.cluster = ring->cluster_id,
                                     .node = world->peer_node,
                                     .directory = 22,
+                                    .runs = 1,
+                                    .run = 23,
                                     .shards = 1,
                                     .name = span_of_text("n2"),
                                     .resp_address = span_of_text("h:5"),
@@ -253,6 +276,47 @@ static void link_frame(struct world *world, struct span bytes)
     link_data(world, span_of(frame, size));
 }
 
+static void datagram(struct world *world, struct span bytes)
+{
+    uint8_t *block = malloc(bytes.size + 1);
+    require(block != NULL);
+    if (bytes.size > 0)
+        memcpy(block, bytes.data, bytes.size);
+    struct event event = {.kind = EVENT_DATAGRAM, .bytes = span_of(block, bytes.size)};
+    event.now = world->now;
+    shard_step(world->shard, &event, &world->effects);
+    free(block);
+    perform(world);
+}
+
+/* The bytes as a message of the peer: type, node asked about, sequence, then rumours of a byte for each field. */
+static void sealed_datagram(struct world *world, struct span bytes)
+{
+    const struct ring *ring = shared_ring();
+    struct reader input = reader_of(bytes);
+    struct message message = {.type = (enum message_type)(1 + reader_u8(&input) % MESSAGE_TYPE_MAX),
+                              .from = world->peer_node,
+                              .target = ring->nodes[reader_u8(&input) % 3].id,
+                              .sequence = reader_u8(&input)};
+    if (message.type >= MESSAGE_GOSSIP)
+        message.target = message.sequence = 0;
+    struct buf made;
+    buf_init(&made, &world->alloc);
+    message_begin(&made, ring->cluster_id, &message);
+    while (reader_left(&input) >= 4 && made.size + MESSAGE_RUMOUR_BYTES <= MESSAGE_DATAGRAM_BYTES_MAX) {
+        struct rumour rumour = {.node = ring->nodes[reader_u8(&input) % 3].id,
+                                .incarnation = world->now.wall_ms + reader_u8(&input) - 128,
+                                .accuser = ring->nodes[reader_u8(&input) % 3].id,
+                                .state = (enum swim_state)(1 + reader_u8(&input) % 3)};
+        if (rumour.state == SWIM_ALIVE)
+            rumour.accuser = 0;
+        message_add_rumour(&made, &rumour);
+    }
+    message_seal(&made, 0, ring->cluster_id);
+    datagram(world, buf_span(&made));
+    buf_free(&made);
+}
+
 static void peer_data(struct world *world, struct span bytes)
 {
     if (!world->peer.open) {
@@ -278,6 +342,10 @@ static void turn_end(struct world *world)
                                .ticket = world->cold[--world->cold_count]};
         step(world, &result);
     }
+    for (uint32_t left = world->scan_count; left > 0 && world->scan_count > 0; left--) {
+        struct event page = {.kind = EVENT_COLD_SCAN, .ticket = world->scans[--world->scan_count]};
+        step(world, &page);
+    }
     if (world->flush != NULL) {
         struct event done = {.kind = EVENT_FLUSH_DONE, .status = STATUS_OK};
         world->flush = NULL;
@@ -293,8 +361,13 @@ static void happen(struct world *world, struct reader *input)
     case 0:
     case 1:
     case 2:
-    case 3:
         client_data(world, number, reader_short(input));
+        break;
+    case 3:
+        if (number == 0)
+            datagram(world, reader_short(input));
+        else
+            sealed_datagram(world, reader_short(input));
         break;
     case 4:
         link_data(world, reader_short(input));
@@ -350,6 +423,7 @@ static void world_init(struct world *world)
     meta.node_id = ring->nodes[0].id;
     meta.directory_id = 11;
     meta.actor_id = 12;
+    meta.run = (struct meta_run){.count = 1, .id = 12};
     meta.state = META_SERVING;
     meta.shards = 1;
     require(meta_name_set(&meta, span_of_text("n1")) == STATUS_OK);

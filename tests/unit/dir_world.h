@@ -182,8 +182,7 @@ static inline void put_record(struct buf *bytes, unsigned number, uint64_t time)
     record_put(bytes, &record);
 }
 
-/* Appends rows 0 .. ROWS - 1 with this stamp through a log thread, from two shards. */
-static inline void log_rows(struct fixture *fixture, struct data_dir *dir, uint64_t time)
+static inline struct log_thread *log_start(struct data_dir *dir)
 {
     struct log_thread_options options = {
         .directory = dir->log_path,
@@ -198,6 +197,13 @@ static inline void log_rows(struct fixture *fixture, struct data_dir *dir, uint6
     };
     struct log_thread *log = NULL;
     assert_int_equal(log_thread_start(&options, &log, NULL), STATUS_OK);
+    return log;
+}
+
+/* Appends rows 0 .. ROWS - 1 with this stamp through a log thread, from two shards. */
+static inline void log_rows(struct fixture *fixture, struct data_dir *dir, uint64_t time)
+{
+    struct log_thread *log = log_start(dir);
     uint64_t sequence[2] = {LOG_SEQUENCE_INHERITED, LOG_SEQUENCE_INHERITED};
     for (unsigned number = 0; number < ROWS; number++) {
         char text[32];
@@ -232,6 +238,7 @@ static inline void make_shards(struct data_dir *dir, uint16_t shards_count, stru
             .value_bytes_max = 1 << 20,
             .clock_skew_max_ms = 500,
             .request_timeout_ms = 1000,
+            .healing = {.request_timeout_max_ms = 600000},
             .cold_empty = cold_empty(dir->cold),
             .durability_always = true,
             .seed = i + 1u,
@@ -286,5 +293,30 @@ static inline unsigned recover_rows(struct fixture *fixture, struct data_dir *di
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+/* Puts all rows with this stamp into the cold tier. */
+static inline void ingest_rows(struct fixture *fixture, struct data_dir *dir, uint64_t time)
+{
+    struct shard *shards[2] = {0};
+    make_shards(dir, 2, shards);
+    for (unsigned number = 0; number < ROWS; number++) {
+        char text[32];
+        struct span key = span_of(text, row_key_text(text, number));
+        struct buf bytes;
+        buf_init(&bytes, &fixture->alloc);
+        put_record(&bytes, number, time);
+        assert_int_equal(shard_recover_row(shards[slot_shard(key_slot(key), 2)], key, buf_span(&bytes)),
+                         STATUS_OK);
+        buf_free(&bytes);
+    }
+    for (uint16_t i = 0; i < 2; i++) {
+        struct flush_job *job;
+        while ((job = shard_recover_freeze(shards[i])) != NULL) {
+            assert_int_equal(cold_ingest(dir->cold, i, job, NULL), STATUS_OK);
+            shard_recover_flushed(shards[i]);
+        }
+        shard_free(shards[i]);
+    }
+}
 
 #endif

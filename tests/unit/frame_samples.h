@@ -36,13 +36,15 @@ static struct span record_into(struct buf *buf, const char *value)
 static const struct version both = {.value = {.time = 5 << 16, .actor = 6},
                                     .override = {.time = 7 << 16, .actor = 8}};
 
-#define SAMPLES 21
+#define SAMPLES 37
 
 static void sample_greeting(uint32_t number, struct buf *buf)
 {
     struct frame_hello hello = {.cluster = {1, 2},
                                 .node = 3,
                                 .directory = 4,
+                                .runs = 5,
+                                .run = 6,
                                 .shards = 2,
                                 .shard = 1,
                                 .name = span_of_text("n1"),
@@ -78,11 +80,16 @@ static void sample_replica(uint32_t number, struct buf *buf)
     struct frame_put put = {.slot = SLOTS_COUNT - 1,
                             .deadline_ms = 5,
                             .write_back = number == 6,
+                            .hint_for = number == 29 ? 0x8877665544332211 : 0,
                             .key = span_of_text(number == 6 ? "" : "key"),
                             .record = bytes};
     struct frame_put_ack ack = {
         .status = number == 7 ? STATUS_OK : STATUS_STALE_EPOCH, .was_live = number == 7, .version = both};
-    struct frame_get get = {.slot = 1, .deadline_ms = UINT64_MAX, .digest = true, .key = span_of_text("key")};
+    struct frame_get get = {.slot = 1,
+                            .deadline_ms = UINT64_MAX,
+                            .digest = number == 9,
+                            .hint_for = number == 30 ? 1 : 0,
+                            .key = span_of_text("key")};
     struct frame_get_answer answer = {.status = STATUS_QUARANTINED, .version = both};
     if (number == 11) {
         answer.has_record = true;
@@ -90,22 +97,31 @@ static void sample_replica(uint32_t number, struct buf *buf)
     } else if (number == 12) {
         answer = (struct frame_get_answer){.has_record = true};
     }
-    if (number <= 6)
+    if (number <= 6 || number == 29)
         frame_put_put(buf, head, &put);
     else if (number <= 8)
         frame_put_put_ack(buf, head, &ack);
-    else if (number == 9)
+    else if (number == 9 || number == 30)
         frame_put_get(buf, head, &get);
     else
         frame_put_get_answer(buf, head, &answer);
     buf_free(&record);
 }
 
+/* Those whose bodies other files know; their samples are 18 to 27 and 31 to 34. */
+static const enum frame_type raw_types[] = {
+    FRAME_STATE,    FRAME_STATS_ASK,     FRAME_STATS,       FRAME_GOSSIP,     FRAME_LIVENESS,
+    FRAME_REPAIR,   FRAME_REPAIR_ANSWER, FRAME_HINTS_ASK,   FRAME_HINTS_HELD, FRAME_QUARANTINE,
+    FRAME_ROWS_ASK, FRAME_ROWS,          FRAME_HEALING_ASK, FRAME_HEALING,    FRAME_REPAIR_DONE,
+};
+
 static void sample_internal(uint32_t number, struct buf *buf)
 {
     struct operation operation = {.kind = OPERATION_EXPIRE,
                                   .r = COUNT_ALL,
                                   .w = 1,
+                                  .sloppy = number == 13,
+                                  .trace = number == 28,
                                   .timeout_ms = 9,
                                   .expiry_ms = 10,
                                   .key = span_of_text("k"),
@@ -117,11 +133,12 @@ static void sample_internal(uint32_t number, struct buf *buf)
                             .found = true,
                             .version = both,
                             .expiry_ms = 4,
+                            .trace = span_of_text("0us begun, 1us done"),
                             .value = span_of_text("v")};
     struct buf inner;
     buf_init(&inner, &test_alloc);
     sample_replica(9, &inner);
-    if (number == 13)
+    if (number == 13 || number == 28)
         frame_put_exec(buf, head, 77, &operation);
     else if (number == 14)
         frame_put_exec_done(buf, head, &result);
@@ -132,22 +149,27 @@ static void sample_internal(uint32_t number, struct buf *buf)
     else if (number == 17)
         frame_put_passed(buf, head, 42, buf_span(&inner));
     else
-        frame_put_raw(buf,
-                      number == 18   ? FRAME_STATE
-                      : number == 19 ? FRAME_STATS_ASK
-                                     : FRAME_STATS,
-                      head, span_of_text("raw"));
+        frame_put_raw(buf, raw_types[number - 18], head, span_of_text("raw"));
     buf_free(&inner);
+}
+
+static void sample_into(uint32_t number, struct buf *buf)
+{
+    if (number == 36)
+        frame_put_run(buf, head, &(struct frame_run){.directory = 1, .runs = 2, .run = 3});
+    else if (number > 30)
+        frame_put_raw(buf, raw_types[number - 21], head, span_of_text("raw"));
+    else if (number < 5)
+        sample_greeting(number, buf);
+    else if (number < 13 || number > 28)
+        sample_replica(number, buf);
+    else
+        sample_internal(number, buf);
 }
 
 static void sample(uint32_t number, struct buf *buf)
 {
-    if (number < 5)
-        sample_greeting(number, buf);
-    else if (number < 13)
-        sample_replica(number, buf);
-    else
-        sample_internal(number, buf);
+    sample_into(number, buf);
     assert_false(buf->failed);
 }
 

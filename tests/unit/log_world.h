@@ -230,18 +230,80 @@ static inline struct span row_record(uint32_t id, uint32_t size, uint8_t bytes[F
     return span_of(bytes, size);
 }
 
+/* Every third row is a reserved one, and every third an erased one. */
+static inline enum log_entry_type row_type(uint32_t id)
+{
+    static const enum log_entry_type types[] = {LOG_ENTRY_ROW, LOG_ENTRY_RESERVED, LOG_ENTRY_ERASE};
+    return types[id % 3];
+}
+
+/* A sync mark whose target says which row it is. */
+static inline struct span row_reserved_key(uint32_t id, uint16_t slot, uint8_t key[RESERVED_SYNC_KEY_BYTES])
+{
+    memset(key, 0, RESERVED_SYNC_KEY_BYTES);
+    key[0] = (uint8_t)(RESERVED_SYNC >> 8);
+    key[1] = (uint8_t)RESERVED_SYNC;
+    store_u32(key + 3, id);
+    key[7] = 1; /* no target is 0 */
+    key[10] = (uint8_t)(slot >> 8);
+    key[11] = (uint8_t)slot;
+    return span_of(key, RESERVED_SYNC_KEY_BYTES);
+}
+
+static inline struct version row_version(uint32_t id)
+{
+    return (struct version){.value = {.time = id + 1, .actor = 3}, .override = {.time = id, .actor = 4}};
+}
+
 static inline enum status on_row(void *context, uint16_t slot, struct span key, struct span record)
 {
     struct world *world = context;
     uint8_t bytes[FILE_BYTES_MAX];
     assert_int_equal(key.size, 4);
     uint32_t id = load_u32(key.data);
-    assert_true(id < world->row_count);
+    assert_true(id < world->row_count && row_type(id) == LOG_ENTRY_ROW);
     struct row *row = &world->rows[id];
     assert_int_equal(slot, row->slot);
     assert_true(span_equal(record, row_record(id, row->size, bytes)));
     row->recovered = true;
     return STATUS_OK;
+}
+
+static inline enum status on_reserved(void *context, uint16_t slot, struct span key, struct span record)
+{
+    struct world *world = context;
+    uint8_t bytes[FILE_BYTES_MAX];
+    uint8_t expected[RESERVED_SYNC_KEY_BYTES];
+    assert_int_equal(key.size, RESERVED_SYNC_KEY_BYTES);
+    uint32_t id = load_u32(key.data + 3);
+    assert_true(id < world->row_count && row_type(id) == LOG_ENTRY_RESERVED);
+    struct row *row = &world->rows[id];
+    assert_int_equal(slot, row->slot);
+    assert_true(span_equal(key, row_reserved_key(id, slot, expected)));
+    assert_true(span_equal(record, row_record(id, row->size, bytes)));
+    row->recovered = true;
+    return STATUS_OK;
+}
+
+static inline enum status on_erase(void *context, uint16_t slot, struct span key, struct version version)
+{
+    struct world *world = context;
+    assert_int_equal(key.size, 4);
+    uint32_t id = load_u32(key.data);
+    assert_true(id < world->row_count && row_type(id) == LOG_ENTRY_ERASE);
+    assert_int_equal(slot, world->rows[id].slot);
+    assert_true(version_equal(version, row_version(id)));
+    world->rows[id].recovered = true;
+    return STATUS_OK;
+}
+
+static inline struct log_recovery_options recovery_options(struct world *world)
+{
+    return (struct log_recovery_options){.identity = world->identity,
+                                         .row = on_row,
+                                         .reserved = on_reserved,
+                                         .erase = on_erase,
+                                         .context = world};
 }
 
 static inline void recover(struct world *world)
@@ -250,7 +312,7 @@ static inline void recover(struct world *world)
     size_t count = disk_list(&world->disk, files);
     for (uint32_t i = 0; i < world->row_count; i++)
         world->rows[i].recovered = false;
-    struct log_recovery_options options = {.identity = world->identity, .row = on_row, .context = world};
+    struct log_recovery_options options = recovery_options(world);
     assert_int_equal(log_recover(&options, files, count, &world->report), STATUS_OK);
     world->recoveries++;
 }
@@ -327,7 +389,14 @@ static inline void life_append(struct world *world)
         do
             row->slot = (uint16_t)prng_below(&world->prng, SLOTS_COUNT);
         while (slot_shard(row->slot, world->shards) != shard);
-        log_put_row(&payload, row->slot, span_of(key, 4), row_record(id, row->size, bytes));
+        uint8_t reserved[RESERVED_SYNC_KEY_BYTES];
+        if (row_type(id) == LOG_ENTRY_ROW)
+            log_put_row(&payload, row->slot, span_of(key, 4), row_record(id, row->size, bytes));
+        else if (row_type(id) == LOG_ENTRY_RESERVED)
+            log_put_reserved(&payload, row->slot, row_reserved_key(id, row->slot, reserved),
+                             row_record(id, row->size, bytes));
+        else
+            log_put_erase(&payload, row->slot, span_of(key, 4), row_version(id));
         append.entries++;
     }
     if (prng_chance(&world->prng, 1, 10)) {

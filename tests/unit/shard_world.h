@@ -14,6 +14,7 @@
 
 #include "proto/frame.h"
 #include "shard/shard.h"
+#include "shard_world_cold.h"
 
 #define WORLD_NODES_MAX 3
 #define WORLD_CLIENTS_MAX 8
@@ -42,7 +43,9 @@ struct world_node {
     uint64_t log_durable;
     bool cold_held;
     uint64_t cold[16]; /* tickets not answered yet */
+    struct buf cold_keys[16];
     uint32_t cold_count;
+    struct world_cold tier;
     bool flush_held;
     struct flush_job *flush;
     bool linked[WORLD_NODES_MAX];     /* the connection to that node stands */
@@ -54,6 +57,7 @@ struct world_options {
     uint8_t nodes;                   /* 1 or 3 */
     size_t memory_bytes;             /* 0 = enough */
     bool cold_empty;                 /* of all nodes */
+    bool repair;                     /* a round in two seconds */
     enum meta_state state_of_node_0; /* 0 = serving */
     uint64_t fail_at_call;           /* of node 0's allocator, counted from its start; 0 = never */
 };
@@ -62,6 +66,7 @@ struct world {
     struct alloc alloc; /* no budget */
     const struct ring *ring;
     uint8_t nodes;
+    bool no_datagrams; /* a firewall */
     struct world_node node[WORLD_NODES_MAX];
     struct world_client client[WORLD_CLIENTS_MAX];
     struct buf trace;
@@ -125,7 +130,7 @@ static void world_sent(struct world *world, uint8_t from, uint8_t to, struct spa
         size_t need;
         assert_int_equal(frame_cut(bytes, &frame, &need), STATUS_OK);
         bytes = span_of(bytes.data + frame.whole.size, bytes.size - frame.whole.size);
-        if (frame.type != FRAME_PING && frame.type != FRAME_PONG)
+        if (frame.type != FRAME_PING && frame.type != FRAME_PONG && frame.type != FRAME_GOSSIP)
             buf_append_format(&world->trace, "n%u>n%u %s\n", from, to, frame_type_name(frame.type));
     }
 }
@@ -165,6 +170,15 @@ static void world_link_sent(struct world *world, uint8_t index, const struct eff
     world_event(world, from, &answer);
 }
 
+/* A datagram is there at once, or lost where a connection would be cut or held. */
+static void world_datagram(struct world *world, uint8_t from, const struct effect *effect)
+{
+    uint8_t to = world_index(world, effect->node);
+    struct event event = {.kind = EVENT_DATAGRAM, .bytes = effect->bytes};
+    if (world->node[from].linked[to] && !world->node[from].held[to] && !world->no_datagrams)
+        world_event(world, to, &event);
+}
+
 static void world_effect(struct world *world, uint8_t index, const struct effect *effect)
 {
     struct world_node *node = &world->node[index];
@@ -178,6 +192,17 @@ static void world_effect(struct world *world, uint8_t index, const struct effect
     case EFFECT_PEER_SEND:
         world_sent(world, index, world_index(world, effect->node), effect->bytes);
         return;
+    case EFFECT_PEER_CONNECT:
+        buf_append_format(&world->trace, "n%u dials n%u\n", index, world_index(world, effect->node));
+        return;
+    case EFFECT_PEER_DROP:
+        buf_append_format(&world->trace, "n%u drops n%u\n", index, world_index(world, effect->node));
+        node->linked[world_index(world, effect->node)] = false;
+        buf_clear(&node->pipe[world_index(world, effect->node)]);
+        return;
+    case EFFECT_DATAGRAM_SEND:
+        world_datagram(world, index, effect);
+        return;
     case EFFECT_LINK_SEND:
         if (effect->bytes.size > 0)
             world_link_sent(world, index, effect);
@@ -188,7 +213,14 @@ static void world_effect(struct world *world, uint8_t index, const struct effect
         return;
     case EFFECT_COLD_READ:
         assert_true(node->cold_count < 16);
+        buf_clear(&node->cold_keys[node->cold_count]);
+        buf_append_span(&node->cold_keys[node->cold_count], effect->bytes);
         node->cold[node->cold_count++] = effect->ticket;
+        return;
+    case EFFECT_COLD_SCAN:
+    case EFFECT_COLD_SCAN_NEXT:
+    case EFFECT_COLD_SCAN_STOP:
+        world_scan_effect(&node->tier, effect);
         return;
     case EFFECT_FLUSH:
         assert_null(node->flush);
@@ -236,6 +268,29 @@ static bool world_deliver(struct world *world, uint8_t from, uint8_t to)
     return true;
 }
 
+/* Reads and pages of scans. */
+static bool world_move_cold(struct world *world, uint8_t index)
+{
+    struct world_node *node = &world->node[index];
+    struct event event;
+    struct buf page;
+    bool moved = false;
+    while (!node->cold_held && node->cold_count > 0) {
+        uint32_t last = --node->cold_count;
+        event = (struct event){.kind = EVENT_COLD_RESULT, .ticket = node->cold[last]};
+        if (!world_cold_get(&node->tier, buf_span(&node->cold_keys[last]), &event.bytes))
+            event.status = STATUS_NOT_FOUND;
+        world_event(world, index, &event);
+        moved = true;
+    }
+    for (uint32_t i = 0; i < COLD_SCANS_MAX && world_scan_answer(&node->tier, &event, &page); i++) {
+        world_event(world, index, &event);
+        buf_free(&page);
+        moved = true;
+    }
+    return moved;
+}
+
 static bool world_move_node(struct world *world, uint8_t index)
 {
     struct world_node *node = &world->node[index];
@@ -251,14 +306,10 @@ static bool world_move_node(struct world *world, uint8_t index)
         world_event(world, index, &durable);
         moved = true;
     }
-    while (!node->cold_held && node->cold_count > 0) {
-        struct event result = {
-            .kind = EVENT_COLD_RESULT, .status = STATUS_NOT_FOUND, .ticket = node->cold[--node->cold_count]};
-        world_event(world, index, &result);
-        moved = true;
-    }
+    moved |= world_move_cold(world, index);
     if (!node->flush_held && node->flush != NULL) {
         struct event done = {.kind = EVENT_FLUSH_DONE, .status = STATUS_OK};
+        world_cold_ingest(&node->tier, node->flush);
         node->flush = NULL;
         world_event(world, index, &done);
         moved = true;
@@ -405,6 +456,7 @@ static void world_open_node(struct world *world, uint8_t index, const struct wor
     meta.node_id = world->ring->nodes[index].id;
     meta.directory_id = 100u + index;
     meta.actor_id = 200u + index;
+    meta.run = (struct meta_run){.count = 1, .id = meta.actor_id};
     meta.state = index == 0 && options->state_of_node_0 != 0 ? options->state_of_node_0 : META_SERVING;
     meta.shards = 1;
     assert_int_equal(meta_name_set(&meta, span_of_text(world->ring->nodes[index].name)), STATUS_OK);
@@ -412,6 +464,9 @@ static void world_open_node(struct world *world, uint8_t index, const struct wor
     effects_init(&node->effects, &world->alloc);
     for (uint8_t i = 0; i < WORLD_NODES_MAX; i++)
         buf_init(&node->pipe[i], &world->alloc);
+    for (uint32_t i = 0; i < 16; i++)
+        buf_init(&node->cold_keys[i], &world->alloc);
+    world_cold_init(&node->tier, &world->alloc);
     struct shard_options shard = {
         .shards = 1,
         .ring = world->ring,
@@ -423,6 +478,11 @@ static void world_open_node(struct world *world, uint8_t index, const struct wor
         .value_bytes_max = 1u << 20,
         .clock_skew_max_ms = WORLD_SKEW_MAX_MS,
         .request_timeout_ms = WORLD_TIMEOUT_MS,
+        .healing = {.request_timeout_max_ms = 600000,
+                    .repair = options->repair,
+                    .repair_interval_ms = 2000,
+                    .rescan_interval_ms = 86400000,
+                    .repair_bytes_per_s = UINT64_C(32) << 20},
         .cold_empty = options->cold_empty,
         .durability_always = true,
         .durability = span_of_text("always"),
@@ -470,6 +530,9 @@ static void world_close(struct world *world)
         effects_free(&world->node[i].effects);
         for (uint8_t to = 0; to < WORLD_NODES_MAX; to++)
             buf_free(&world->node[i].pipe[to]);
+        for (uint32_t k = 0; k < 16; k++)
+            buf_free(&world->node[i].cold_keys[k]);
+        world_cold_free(&world->node[i].tier);
     }
     for (uint32_t i = 0; i < WORLD_CLIENTS_MAX; i++) {
         buf_free(&world->client[i].input);

@@ -325,6 +325,11 @@ static void consistency_is_given_per_request_and_per_connection(void **state)
     assert_int_equal(command->w, 3);
     assert_int_equal(command->timeout_ms, 250);
     assert_int_equal(run_ok(state, "rondo.consistency")->given, 0);
+    assert_true(run_ok(state, "rondo.put a b sloppy YES")->sloppy);
+    command = run_ok(state, "rondo.consistency SLOPPY no");
+    assert_int_equal(command->given, COMMAND_GIVEN_SLOPPY);
+    assert_false(command->sloppy);
+    bad(state, "rondo.get a sloppy on", "ERR SLOPPY must be yes or no, not 'on'");
 
     bad(state, "rondo.get a r 0", "ERR R must be a number from 1 to 7, one, quorum, all or default, not '0'");
     bad(state, "rondo.get a r 8", "ERR R must be a number from 1 to 7, one, quorum, all or default, not '8'");
@@ -333,9 +338,9 @@ static void consistency_is_given_per_request_and_per_connection(void **state)
     bad(state, "rondo.get a timeout 60001",
         "ERR TIMEOUT must be from 1 to 60000 milliseconds or default, not '60001'");
     bad(state, "rondo.get a w 1",
-        "ERR syntax error: RONDO.GET takes R count, TIMEOUT ms, each with a value; not 'w'");
+        "ERR syntax error: RONDO.GET takes R count, SLOPPY yes|no, TIMEOUT ms, each with a value; not 'w'");
     bad(state, "rondo.get a r",
-        "ERR syntax error: RONDO.GET takes R count, TIMEOUT ms, each with a value; not 'r'");
+        "ERR syntax error: RONDO.GET takes R count, SLOPPY yes|no, TIMEOUT ms, each with a value; not 'r'");
     bad(state, "rondo.get a r 1 r 2", "ERR syntax error: 'r' is given twice");
 }
 
@@ -449,7 +454,7 @@ static void command_answers_from_the_table(void **state)
         assert_int_equal(introspect(state, "client help", proto, NULL), 13);
         assert_int_equal(introspect(state, "config help", proto, NULL), 5);
     }
-    introspect(state, "command count", 2, ":30\r\n");
+    introspect(state, "command count", 2, ":31\r\n");
     introspect(state, "command info get nosuch", 2,
                "*2\r\n*10\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n"
                "*3\r\n+@read\r\n+@fast\r\n+@string\r\n*0\r\n*0\r\n*0\r\n$-1\r\n");

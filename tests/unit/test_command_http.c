@@ -62,7 +62,7 @@ static enum status http_run(struct fixture *fixture, const char *request, const 
     assert_non_null(*parser);
     buf_clear(&fixture->line);
     buf_clear(&fixture->error);
-    buf_append_format(&fixture->line, "%s HTTP/1.1\r\nHost: x\r\nRondo-Context: c\r\nRondo-Trace: t\r\n",
+    buf_append_format(&fixture->line, "%s HTTP/1.1\r\nHost: x\r\nRondo-Context: c\r\nRondo-Trace: 1\r\n",
                       request);
     if (body != NULL)
         buf_append_format(&fixture->line, "Content-Length: %zu\r\n\r\n%s", strlen(body), body);
@@ -88,7 +88,7 @@ static void http_requests_become_the_same_commands(void **state)
     assert_true(span_is(command_key(command, 0), "a b"));
     assert_int_equal(command->r, 1);
     assert_int_equal(command->timeout_ms, 50);
-    assert_true(span_is(command->context, "c") && span_is(command->trace, "t"));
+    assert_true(span_is(command->context, "c") && command->trace);
     http_parser_free(parser);
 
     assert_int_equal(http_run(fixture, "PUT /put?key=a&w=all&ttl=5", "value", &refusal, &parser), STATUS_OK);
@@ -120,21 +120,35 @@ static void http_requests_become_the_same_commands(void **state)
     assert_int_equal(http_run(fixture, "GET /ring", NULL, &refusal, &parser), STATUS_OK);
     assert_int_equal(command->id, COMMAND_HTTP_RING);
     http_parser_free(parser);
+    assert_int_equal(
+        http_run(fixture, "GET /local/rows?slot=16383&bytes=9&after=a2V5", NULL, &refusal, &parser),
+        STATUS_OK);
+    assert_int_equal(command->id, COMMAND_HTTP_LOCAL_ROWS);
+    assert_int_equal(command->slot, 16383);
+    assert_int_equal(command->bytes, 9);
+    assert_true(span_is(command->after, "a2V5"));
+    http_parser_free(parser);
+    assert_int_equal(http_run(fixture, "GET /get?key=a&sloppy=yes", NULL, &refusal, &parser), STATUS_OK);
+    assert_true(command->sloppy);
+    http_parser_free(parser);
 }
 
 static void http_refusals_say_what_to_do(void **state)
 {
     struct fixture *fixture = *state;
     static const struct http_case cases[] = {
-        {"GET /", 404, "there is nothing at '/'; there are /get, /put, /delete, /healthz, /status, /ring"},
+        {"GET /", 404,
+         "there is nothing at '/'; there are /get, /put, /delete, /healthz, /status, /ring, "
+         "/metrics, /local/rows"},
         {"POST /get?key=a", 405, "/get takes GET, HEAD, not POST"},
         {"GET /put?key=a", 405, "/put takes PUT, POST, not GET"},
         {"PATCH /put?key=a", 405, "/put takes PUT, POST, not PATCH"},
         {"PUT /put?key=a", 411,
          "the value is missing: send it as the body, with Content-Length (0 for none)"},
         {"GET /get", 400, "the parameter key is missing: /get?key=K"},
-        {"GET /get?key=a&ttl=5", 400, "unknown parameter 'ttl': /get takes key, r, timeout"},
-        {"PUT /put?key=a&tll=5", 400, "unknown parameter 'tll': /put takes key, w, timeout, ttl, ttl_ms"},
+        {"GET /get?key=a&ttl=5", 400, "unknown parameter 'ttl': /get takes key, r, timeout, sloppy"},
+        {"PUT /put?key=a&tll=5", 400,
+         "unknown parameter 'tll': /put takes key, w, timeout, ttl, ttl_ms, sloppy"},
         {"GET /ring?x", 400, "unknown parameter 'x': /ring takes none"},
         {"GET /get?key=a&r=9", 400, "r must be a number from 1 to 7, one, quorum, all or default, not '9'"},
         {"GET /get?key=a&timeout=0", 400, "timeout must be from 1 to 60000 milliseconds or default, not '0'"},
@@ -143,6 +157,13 @@ static void http_refusals_say_what_to_do(void **state)
         {"PUT /put?key=a&ttl_ms=9223372036854775807", 400,
          "ttl_ms must be a whole number of milliseconds above 0, not '9223372036854775807'"},
         {"PUT /put?key=a&ttl=1&ttl_ms=1", 400, "give ttl or ttl_ms, not both"},
+        {"GET /get?key=a&sloppy=1", 400, "sloppy must be yes or no, not '1'"},
+        {"GET /local/rows", 400, "the parameter slot is missing: /local/rows?slot=S"},
+        {"GET /local/rows?slot=16384", 400, "slot must be a whole number from 0 to 16383, not '16384'"},
+        {"GET /local/rows?slot=1&bytes=0", 400, "bytes must be a whole number from 1 to 4194304, not '0'"},
+        {"GET /local/rows?slot=1&key=a", 400,
+         "unknown parameter 'key': /local/rows takes slot, after, bytes"},
+        {"HEAD /local/rows?slot=1", 405, "/local/rows takes GET, not HEAD"},
         {"GET /get?key=123456789", 413, "the key has 9 bytes; the limit is 8 (key-bytes-max)"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -105,8 +105,40 @@ static void test_config_nothing_given_means_one_node_on_loopback(void **state)
     assert_int_equal(config->key_bytes_max, KEY_BYTES_MAX_DEFAULT);
     assert_int_equal(config->value_bytes_max, VALUE_BYTES_MAX_DEFAULT);
     assert_int_equal(config->clock_skew_max_ms, 500);
-    assert_int_equal(config->say_level, SAY_INFO);
+    assert_int_equal(config->say.level_max, SAY_INFO);
     assert_false(config->initial_given || config->insecure);
+    struct shard_healing healing = shard_healing_default();
+    assert_true(config->healing.hints && config->healing.repair);
+    assert_int_equal(config->healing.request_timeout_max_ms, healing.request_timeout_max_ms);
+    assert_int_equal(config->healing.repair_interval_ms, healing.repair_interval_ms);
+    assert_int_equal(config->healing.rescan_interval_ms, healing.rescan_interval_ms);
+    assert_int_equal(config->healing.repair_bytes_per_s, healing.repair_bytes_per_s);
+    assert_int_equal(config->healing.hint_bytes_max, healing.hint_bytes_max);
+    assert_int_equal(config->healing.hint_bytes_per_s, healing.hint_bytes_per_s);
+}
+
+static void test_config_healing_takes_times_and_sizes(void **state)
+{
+    struct fixture *fixture = *state;
+    assert_int_equal(parse(fixture, "--hints off --repair no --repair-interval 90s --repair-bandwidth 1M "
+                                    "--rescan-interval 2d --hint-bytes-max 2G --hint-bandwidth 64K "
+                                    "--request-timeout-max 5000 --request-timeout 5s"),
+                     STATUS_OK);
+    const struct shard_healing *healing = &fixture->config.healing;
+    assert_false(healing->hints || healing->repair);
+    assert_int_equal(healing->repair_interval_ms, 90000);
+    assert_int_equal(healing->repair_bytes_per_s, 1 << 20);
+    assert_int_equal(healing->rescan_interval_ms, 172800000);
+    assert_int_equal(healing->hint_bytes_max, UINT64_C(2) << 30);
+    assert_int_equal(healing->hint_bytes_per_s, 64 << 10);
+    assert_int_equal(healing->request_timeout_max_ms, 5000);
+    assert_int_equal(fixture->config.request_timeout_ms, 5000);
+    expect_refusal(fixture, "--request-timeout-max 1s", "2000 ms|request-timeout-max, 1000 ms|on all nodes");
+    expect_refusal(fixture, "--repair-interval 10", "\"10\" is not a time from 1s to 7d|for example 10m");
+    expect_refusal(fixture, "--repair-interval 10y", "1s to 7d");
+    expect_refusal(fixture, "--rescan-interval 999999999999999999d", "1m to 30d");
+    expect_refusal(fixture, "--hints maybe", "neither yes nor no");
+    expect_refusal(fixture, "--hint-bandwidth 1", "1K to 1024G");
 }
 
 static void test_config_both_forms_of_a_flag_say_the_same(void **state)
@@ -128,17 +160,17 @@ static void test_config_flags_win_over_the_file_and_the_file_over_defaults(void 
     assert_int_equal(parse(fixture, "--shards 4 --config @"), STATUS_OK);
     assert_int_equal(fixture->config.shards, 4);
     assert_int_equal(fixture->config.memory_bytes, UINT64_C(2) << 30);
-    assert_int_equal(fixture->config.say_level, SAY_DEBUG);
+    assert_int_equal(fixture->config.say.level_max, SAY_DEBUG);
 
     struct buf text;
     buf_init(&text, &fixture->alloc);
     config_print(&fixture->config, &text);
     buf_put_u8(&text, 0);
     char expected[160];
-    (void)snprintf(expected, sizeof(expected), "memory           = 2G ; %s:4\n", fixture->path);
+    (void)snprintf(expected, sizeof(expected), "memory              = 2G ; %s:4\n", fixture->path);
     assert_non_null(strstr((const char *)text.data, expected));
-    assert_non_null(strstr((const char *)text.data, "shards           = 4 ; --shards\n"));
-    assert_non_null(strstr((const char *)text.data, "durability       = always ; default\n"));
+    assert_non_null(strstr((const char *)text.data, "shards              = 4 ; --shards\n"));
+    assert_non_null(strstr((const char *)text.data, "durability          = always ; default\n"));
     buf_free(&text);
 }
 
@@ -220,6 +252,7 @@ static void test_config_values_out_of_range_show_the_right_form(void **state)
     expect_refusal(fixture, "--durability interval:0", "interval:MS");
     expect_refusal(fixture, "--value-bytes-max 65M", "64M");
     expect_refusal(fixture, "--log-level loud", "error, warning, info or debug");
+    expect_refusal(fixture, "--log-format xml", "logfmt or json");
     expect_refusal(fixture, "--insecure=perhaps", "neither yes nor no");
     expect_refusal(fixture, "--clock-skew-max -5", "--clock-skew-max");
 }
@@ -303,6 +336,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_config_nothing_given_means_one_node_on_loopback),
+        CASE(test_config_healing_takes_times_and_sizes),
         CASE(test_config_both_forms_of_a_flag_say_the_same),
         CASE(test_config_flags_win_over_the_file_and_the_file_over_defaults),
         CASE(test_config_what_is_printed_is_a_file_that_says_the_same),

@@ -20,6 +20,7 @@
 #include "base/prng.h"
 #include "edge/cold.h"
 #include "edge/files.h"
+#include "model/reserved.h"
 #include "store/flush.h"
 
 #define KEYS 4000
@@ -104,11 +105,42 @@ static void put_row(struct world *world, uint32_t number, uint32_t version, size
         .key = key,
         .record = span_of(record, row_record_make(record, number, version, padding)),
         .hash = memtable_hash(&world->memtable, key),
+        .slot = key_slot(key),
         .sequence = ++world->sequence,
         .live = true,
     };
     assert_int_equal(memtable_put(&world->memtable, &put), STATUS_OK);
     free(record);
+}
+
+static void erase_row(struct world *world, uint32_t number)
+{
+    char text[32];
+    struct span key = span_of(text, row_key_text(text, number));
+    struct memtable_put put = {
+        .key = key,
+        .hash = memtable_hash(&world->memtable, key),
+        .slot = key_slot(key),
+        .sequence = ++world->sequence,
+        .in_cold = true,
+    };
+    assert_int_equal(memtable_put(&world->memtable, &put), STATUS_OK);
+}
+
+static void put_reserved(struct world *world, uint16_t prefix, uint16_t slot, const char *record)
+{
+    uint8_t bytes[RESERVED_SLOT_KEY_BYTES];
+    struct span key = span_of(bytes, sizeof bytes);
+    reserved_slot_key(prefix, slot, bytes);
+    struct memtable_put put = {
+        .key = key,
+        .record = span_of_text(record),
+        .hash = memtable_hash_reserved(&world->memtable, key),
+        .slot = SLOTS_COUNT,
+        .sequence = ++world->sequence,
+        .in_cold = true,
+    };
+    assert_int_equal(memtable_put(&world->memtable, &put), STATUS_OK);
 }
 
 static enum status flush_all(struct world *world, struct buf *why)
@@ -208,6 +240,94 @@ static void test_cold_job_without_rows_is_done(void **state)
     struct flush_job job = {0};
     assert_int_equal(cold_ingest(world.cold, 0, &job, NULL), STATUS_OK);
     assert_true(cold_empty(world.cold));
+    world_close(&world, false);
+}
+
+static void test_cold_erased_rows_are_gone_and_stay_gone(void **state)
+{
+    struct world world;
+    (void)state;
+    world_open(&world, NULL);
+    for (uint32_t number = 0; number < KEYS; number++) {
+        put_row(&world, number, 1, 20);
+        world.version[number] = 1;
+    }
+    assert_int_equal(flush_all(&world, NULL), STATUS_OK);
+    for (uint32_t number = 0; number < KEYS; number += 3) {
+        erase_row(&world, number);
+        world.version[number] = 0;
+    }
+    assert_int_equal(flush_all(&world, NULL), STATUS_OK);
+    check_all(&world);
+    for (uint32_t number = 0; number < KEYS; number += 6) {
+        put_row(&world, number, 2, 20);
+        world.version[number] = 2;
+    }
+    assert_int_equal(flush_all(&world, NULL), STATUS_OK);
+    cold_close(world.cold);
+    world_reopen(&world);
+    check_all(&world);
+    for (uint32_t number = 0; number < KEYS; number++)
+        erase_row(&world, number);
+    assert_int_equal(flush_all(&world, NULL), STATUS_OK);
+    assert_true(cold_empty(world.cold));
+    world_close(&world, false);
+}
+
+struct listing {
+    char text[256];
+    unsigned stop_after;
+};
+
+static enum status list_row(void *context, struct span key, struct span record)
+{
+    struct listing *listing = context;
+    uint16_t slot = 0;
+    assert_int_equal(reserved_key_slot(key, &slot), STATUS_OK);
+    size_t size = strlen(listing->text);
+    (void)snprintf(listing->text + size, sizeof(listing->text) - size, "%x/%u=%.*s ",
+                   key.data[0] << 8 | key.data[1], slot, (int)record.size, (const char *)record.data);
+    return listing->stop_after-- == 1 ? STATUS_TOO_LARGE : STATUS_OK;
+}
+
+static void test_cold_reserved_rows_are_listed_in_order_beside_those_of_users(void **state)
+{
+    struct world world;
+    struct flush_job job;
+    (void)state;
+    world_open(&world, NULL);
+    struct listing listing = {.text = ""};
+    assert_int_equal(cold_reserved_rows(world.cold, &listing, list_row, NULL), STATUS_OK);
+    assert_string_equal(listing.text, "");
+    for (uint32_t number = 0; number < KEYS; number++) {
+        put_row(&world, number, 1, 20);
+        world.version[number] = 1;
+    }
+    put_reserved(&world, RESERVED_TREE, 7, "tree");
+    put_reserved(&world, RESERVED_FLOOR, 16383, "last");
+    put_reserved(&world, RESERVED_FLOOR, 3, "floor");
+    assert_int_equal(memtable_freeze(&world.memtable, &job, UINT64_MAX, world.sequence), STATUS_OK);
+    assert_int_equal(
+        memtable_job_add(&world.memtable, &job, span_of("\xff\xfd\0\1", 4), span_of_text("added")),
+        STATUS_OK);
+    assert_int_equal(cold_ingest(world.cold, 0, &job, NULL), STATUS_OK);
+    assert_true(memtable_flush_done(&world.memtable, &job, UINT64_MAX));
+    check_all(&world);
+    cold_close(world.cold);
+    world_reopen(&world);
+    assert_int_equal(cold_reserved_rows(world.cold, &listing, list_row, NULL), STATUS_OK);
+    assert_string_equal(listing.text, "fffc/3=floor fffc/16383=last fffd/1=added fffd/7=tree ");
+    listing = (struct listing){.stop_after = 2};
+    assert_int_equal(cold_reserved_rows(world.cold, &listing, list_row, NULL), STATUS_TOO_LARGE);
+    assert_string_equal(listing.text, "fffc/3=floor fffc/16383=last ");
+
+    put_reserved(&world, RESERVED_FLOOR, 3, "");
+    put_reserved(&world, RESERVED_TREE, 7, "new");
+    assert_int_equal(flush_all(&world, NULL), STATUS_OK);
+    listing = (struct listing){.text = ""};
+    assert_int_equal(cold_reserved_rows(world.cold, &listing, list_row, NULL), STATUS_OK);
+    assert_string_equal(listing.text, "fffc/16383=last fffd/1=added fffd/7=new ");
+    check_all(&world);
     world_close(&world, false);
 }
 
@@ -362,6 +482,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cold_newest_version_wins_over_many_ingestions_and_restarts),
         cmocka_unit_test(test_cold_job_without_rows_is_done),
+        cmocka_unit_test(test_cold_erased_rows_are_gone_and_stay_gone),
+        cmocka_unit_test(test_cold_reserved_rows_are_listed_in_order_beside_those_of_users),
         cmocka_unit_test(test_cold_full_disk_is_told_and_the_same_job_succeeds_later),
         cmocka_unit_test(test_cold_flipped_byte_is_corruption_and_never_absence),
         cmocka_unit_test(test_cold_reads_go_on_while_tables_are_ingested),

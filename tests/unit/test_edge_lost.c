@@ -92,31 +92,6 @@ static void test_dir_without_a_note_promises_nothing_after_an_unclean_stop(void 
     ring_free(three);
 }
 
-/* Puts all rows with this stamp into the cold tier. */
-static void ingest_rows(struct fixture *fixture, struct data_dir *dir, uint64_t time)
-{
-    struct shard *shards[2] = {0};
-    make_shards(dir, 2, shards);
-    for (unsigned number = 0; number < ROWS; number++) {
-        char text[32];
-        struct span key = span_of(text, row_key_text(text, number));
-        struct buf bytes;
-        buf_init(&bytes, &fixture->alloc);
-        put_record(&bytes, number, time);
-        assert_int_equal(shard_recover_row(shards[slot_shard(key_slot(key), 2)], key, buf_span(&bytes)),
-                         STATUS_OK);
-        buf_free(&bytes);
-    }
-    for (uint16_t i = 0; i < 2; i++) {
-        struct flush_job *job;
-        while ((job = shard_recover_freeze(shards[i])) != NULL) {
-            assert_int_equal(cold_ingest(dir->cold, i, job, NULL), STATUS_OK);
-            shard_recover_flushed(shards[i]);
-        }
-        shard_free(shards[i]);
-    }
-}
-
 static void test_dir_newer_row_in_the_cold_tier_outlives_a_log_that_lost_it(void **state)
 {
     static const struct {

@@ -55,8 +55,9 @@ static void largest_key_and_record_fit_every_frame(void **state)
     size_t record_bytes = 2 + STAMP_BYTES + 8 + 2 * STAMP_BYTES + 8 + (size_t)VALUE_BYTES_MAX_HARD;
     size_t put_bytes = FRAME_HEADER_BYTES + 2 + 8 + 1 + 2 + KEY_BYTES_MAX_HARD + 4 + record_bytes;
     size_t answer_bytes = FRAME_HEADER_BYTES + 2 + VERSION_BYTES + 4 + record_bytes;
-    size_t exec_bytes = FRAME_HEADER_BYTES + 17 + 2 + KEY_BYTES_MAX_HARD + 4 + VALUE_BYTES_MAX_HARD;
-    size_t done_bytes = FRAME_HEADER_BYTES + 5 + VERSION_BYTES + 8 + 4 + VALUE_BYTES_MAX_HARD;
+    size_t exec_bytes = FRAME_HEADER_BYTES + 18 + 2 + KEY_BYTES_MAX_HARD + 4 + VALUE_BYTES_MAX_HARD;
+    size_t done_bytes =
+        FRAME_HEADER_BYTES + 5 + VERSION_BYTES + 8 + 2 + TRACE_BYTES_MAX + 4 + VALUE_BYTES_MAX_HARD;
     assert_true(put_bytes <= FRAME_PASSED_BYTES_MAX);
     assert_true(answer_bytes <= FRAME_PASSED_BYTES_MAX);
     assert_true(exec_bytes <= FRAME_BYTES_MAX);
@@ -131,12 +132,12 @@ static void hello_of_another_protocol_or_version_says_so(void **state)
     assert_int_equal(frame_read_hello(&frame, &hello), STATUS_WRONG_PROTOCOL);
     buf.data[FRAME_HEADER_BYTES + 4]--;
     assert_int_equal(frame_read_hello(&frame, &hello), STATUS_OK);
-    /* shards, shard: at 4 + 2 + 16 + 8 + 8 into the body. */
-    store_u16(buf.data + FRAME_HEADER_BYTES + 38, 0);
+    /* shards, shard: at 4 + 2 + 16 + 4 * 8 into the body. */
+    store_u16(buf.data + FRAME_HEADER_BYTES + 54, 0);
     assert_int_equal(frame_read_hello(&frame, &hello), STATUS_MALFORMED);
-    store_u16(buf.data + FRAME_HEADER_BYTES + 38, SHARDS_MAX + 1);
+    store_u16(buf.data + FRAME_HEADER_BYTES + 54, SHARDS_MAX + 1);
     assert_int_equal(frame_read_hello(&frame, &hello), STATUS_MALFORMED);
-    store_u16(buf.data + FRAME_HEADER_BYTES + 38, 1);
+    store_u16(buf.data + FRAME_HEADER_BYTES + 54, 1);
     assert_int_equal(frame_read_hello(&frame, &hello), STATUS_MALFORMED);
     buf_free(&buf);
 }

@@ -469,7 +469,11 @@ static bool run(struct read *read, uint8_t n, uint8_t r)
         case GET_WAIT:
             /* Something is on its way, or it would wait for ever. */
             assert_true(read->messages_count > 0);
-            if (prng_chance(read->prng, 1, 8) && get_hedge(&read->get) != REPLICAS_MAX) {
+            chosen = get_hedge_write(&read->get);
+            if (prng_chance(read->prng, 1, 8) && chosen != REPLICAS_MAX) {
+                get_write_sent(&read->get, chosen);
+                post(read, MESSAGE_WRITTEN, chosen);
+            } else if (prng_chance(read->prng, 1, 8) && get_hedge(&read->get) != REPLICAS_MAX) {
                 chosen = get_hedge(&read->get);
                 get_sent(&read->get, chosen);
                 replica_asked(read, chosen);

@@ -504,6 +504,10 @@ static void strings_become_valid_json(void **state)
     json_put_escaped(&buf, span_of_text("x\xe2\x82"));
     check_reply(&buf, "x" BAD);
     buf_free(&buf);
+    assert_true(json_is_text(span_of_text("")));
+    assert_true(json_is_text(span_of("a\0\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 11)));
+    assert_false(json_is_text(span_of_text("x\xe2\x82")));
+    assert_false(json_is_text(span_of_text("\xed\xa0\x80")));
 }
 
 int main(void)

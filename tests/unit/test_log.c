@@ -126,31 +126,72 @@ static void too_much_pending_is_overloaded_and_too_large_is_said(void **state)
     world_free(world);
 }
 
+static struct reader reader_at(const struct buf *payload, size_t from)
+{
+    return reader_of(span_of(payload->data + from, payload->size - from));
+}
+
 static void entries_that_nobody_writes_are_malformed(void **state)
 {
     (void)state;
     struct alloc alloc;
     struct buf payload;
     struct log_entry entry;
+    struct version version = {.value = {7, 8}, .override = {9, 10}};
+    struct span floor = span_of("\xff\xfc\0\x4d", 4);
+    size_t ends[5] = {0};
     alloc_init(&alloc, 1u << 20);
     buf_init(&payload, &alloc);
     log_put_row(&payload, 77, span_of_text("key"), span_of_text("record"));
+    ends[0] = payload.size;
     log_put_bounds(&payload, (struct hlc_bounds){5, 6});
-    struct reader reader = reader_of(buf_span(&payload));
+    ends[1] = payload.size;
+    log_put_reserved(&payload, 77, floor, span_of_text("row"));
+    ends[2] = payload.size;
+    log_put_reserved(&payload, 77, floor, span_of_text(""));
+    ends[3] = payload.size;
+    log_put_erase(&payload, 77, span_of_text("key"), version);
+    ends[4] = payload.size;
+    assert_int_equal(ends[0], LOG_ROW_OVERHEAD_BYTES + 9);
+    assert_int_equal(ends[4] - ends[3], LOG_ERASE_OVERHEAD_BYTES + 3);
+    struct reader reader = reader_at(&payload, 0);
     assert_int_equal(log_entry_next(&reader, &entry), STATUS_OK);
     assert_true(entry.type == LOG_ENTRY_ROW && entry.slot == 77 && span_is(entry.record, "record"));
     assert_int_equal(log_entry_next(&reader, &entry), STATUS_OK);
     assert_true(entry.type == LOG_ENTRY_BOUNDS && entry.bounds.bound == 5 && entry.bounds.future == 6);
+    assert_int_equal(log_entry_next(&reader, &entry), STATUS_OK);
+    assert_true(entry.type == LOG_ENTRY_RESERVED && entry.slot == 77 && span_equal(entry.key, floor));
+    assert_true(span_is(entry.record, "row"));
+    assert_int_equal(log_entry_next(&reader, &entry), STATUS_OK);
+    assert_true(entry.type == LOG_ENTRY_RESERVED && entry.record.size == 0);
+    assert_int_equal(log_entry_next(&reader, &entry), STATUS_OK);
+    assert_true(entry.type == LOG_ENTRY_ERASE && entry.slot == 77 && span_is(entry.key, "key"));
+    assert_true(version_equal(entry.version, version));
     assert_int_equal(log_entry_next(&reader, &entry), STATUS_NOT_FOUND);
     for (size_t size = 1; size < payload.size; size++) {
         reader = reader_of(span_of(payload.data, size));
         enum status status;
         while ((status = log_entry_next(&reader, &entry)) == STATUS_OK)
             continue;
-        assert_int_equal(status, size == LOG_ROW_OVERHEAD_BYTES + 9 ? STATUS_NOT_FOUND : STATUS_MALFORMED);
+        bool whole = false;
+        for (size_t i = 0; i < 5; i++)
+            whole = whole || size == ends[i];
+        assert_int_equal(status, whole ? STATUS_NOT_FOUND : STATUS_MALFORMED);
     }
     payload.data[0] = 99;
-    reader = reader_of(buf_span(&payload));
+    reader = reader_at(&payload, 0);
+    assert_int_equal(log_entry_next(&reader, &entry), STATUS_MALFORMED);
+    /* A reserved key of another slot than the entry's, and one that is not reserved. */
+    payload.data[ends[1] + 8] = 0x4e;
+    reader = reader_at(&payload, ends[1]);
+    assert_int_equal(log_entry_next(&reader, &entry), STATUS_MALFORMED);
+    payload.data[ends[1] + 8] = 0x4d;
+    payload.data[ends[1] + 6] = 0xfb;
+    reader = reader_at(&payload, ends[1]);
+    assert_int_equal(log_entry_next(&reader, &entry), STATUS_MALFORMED);
+    /* The version of nothing. */
+    memset(payload.data + ends[4] - VERSION_BYTES, 0, VERSION_BYTES);
+    reader = reader_at(&payload, ends[3]);
     assert_int_equal(log_entry_next(&reader, &entry), STATUS_MALFORMED);
     buf_free(&payload);
 }

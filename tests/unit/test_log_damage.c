@@ -222,7 +222,7 @@ static void a_log_of_another_cluster_is_refused(void **state)
     struct world *world = world_with_log(13);
     struct log_file files[FILES_MAX];
     size_t count = disk_list(&world->disk, files);
-    struct log_recovery_options options = {.identity = world->identity, .row = on_row, .context = world};
+    struct log_recovery_options options = recovery_options(world);
     options.identity.cluster_id.low++;
     assert_int_equal(log_recover(&options, files, count, &world->report), STATUS_WRONG_CLUSTER);
     world_free(world);

@@ -18,6 +18,8 @@ static void fill(struct meta *meta)
     meta->node_id = 21;
     meta->directory_id = 22;
     meta->actor_id = 23;
+    meta->known_as = 24;
+    meta->run = (struct meta_run){.count = 25, .id = 26};
     meta->state = META_SERVING;
     meta->clean_stop = true;
     meta->shards = 3;
@@ -26,8 +28,8 @@ static void fill(struct meta *meta)
     for (uint64_t id = 100; id < 110; id++) {
         struct meta_member *member = meta_member_add(meta, id);
         assert_non_null(member);
-        assert_true(meta_member_saw(member, id * 2));
-        assert_true(meta_member_saw(member, id * 3));
+        assert_true(meta_member_saw(member, id * 2, (struct meta_run){id, 1}));
+        assert_true(meta_member_saw(member, id * 3, (struct meta_run){id, id + 1}));
         assert_int_equal(
             meta_member_set_addresses(member, span_of_text("127.0.0.1:7379"), span_of_text("127.0.0.1:7380")),
             STATUS_OK);
@@ -63,6 +65,7 @@ static void what_is_encoded_is_decoded(void **state)
     assert_true(span_is(buf_span(&copy.ring), "a ring record"));
     assert_true(copy.cluster_id.low == 11 && copy.cluster_id.high == 12);
     assert_true(copy.node_id == 21 && copy.directory_id == 22 && copy.actor_id == 23);
+    assert_true(copy.known_as == 24 && copy.run.count == 25 && copy.run.id == 26);
     assert_true(copy.state == META_SERVING && copy.clean_stop && copy.shards == 3);
     struct meta_member *member = meta_member_find(&copy, 105);
     assert_non_null(member);
@@ -70,6 +73,7 @@ static void what_is_encoded_is_decoded(void **state)
     assert_string_equal(member->http, "127.0.0.1:7380");
     assert_true(meta_member_knows(member, 210) && meta_member_knows(member, 315));
     assert_false(meta_member_knows(member, 1));
+    assert_true(member->run.count == 105 && member->run.id == 106);
     assert_null(meta_member_find(&copy, 99));
     assert_true(meta_quarantine_test(&copy, 0) && meta_quarantine_test(&copy, SLOTS_COUNT - 1));
     assert_false(meta_quarantine_test(&copy, 1));
@@ -172,18 +176,99 @@ static void decoding_survives_the_failure_of_any_allocation(void **state)
     assert_int_equal(alloc.used_bytes, 0);
 }
 
+/* Version 1 as it was written: without known_as and runs. */
+static void a_blob_of_version_1_is_read(void **state)
+{
+    (void)state;
+    struct alloc alloc;
+    struct meta meta;
+    struct buf old;
+    alloc_init(&alloc, BUDGET_BYTES);
+    meta_init(&meta, &alloc);
+    buf_init(&old, &alloc);
+    buf_put_u32(&old, 0x4154454d);
+    buf_put_u32(&old, 1);
+    buf_put_u64(&old, 0);
+    for (uint64_t number = 11; number <= 15; number++)
+        buf_put_u64(&old, number); /* cluster, node, directory, actor */
+    buf_put_u8(&old, META_SERVING);
+    buf_put_u8(&old, 1);
+    buf_put_u16(&old, 2);
+    buf_put_short(&old, span_of_text("n1"));
+    buf_put_long(&old, span_of_text("ring"));
+    buf_put_u16(&old, 1);
+    buf_put_u64(&old, 31);
+    buf_put_u8(&old, 1);
+    buf_put_u64(&old, 32);
+    buf_put_short(&old, span_of_text("resp"));
+    buf_put_short(&old, span_of_text("http"));
+    buf_put_u8(&old, 0);
+    store_u64(old.data + 8, hash_64(span_of(old.data + 16, old.size - 16), META_CHECKSUM_SEED));
+    assert_int_equal(meta_decode(buf_span(&old), &meta), STATUS_OK);
+    assert_true(meta.actor_id == 15 && meta.run.count == 0 && meta_known_as(&meta) == 14 && meta.shards == 2);
+    struct meta_member *member = meta_member_find(&meta, 31);
+    assert_non_null(member);
+    assert_string_equal(member->http, "http");
+    /* How far that directory had come was not noted: its next start is believed. */
+    assert_true(meta_member_current(member, 32, (struct meta_run){1, 2}));
+    store_u32(old.data + 4, META_VERSION + 1);
+    assert_int_equal(meta_decode(buf_span(&old), &meta), STATUS_WRONG_PROTOCOL);
+    store_u32(old.data + 4, 0);
+    assert_int_equal(meta_decode(buf_span(&old), &meta), STATUS_WRONG_PROTOCOL);
+    buf_free(&old);
+    meta_free(&meta);
+    assert_int_equal(alloc.used_bytes, 0);
+}
+
+static void an_older_copy_of_a_directory_is_not_current(void **state)
+{
+    (void)state;
+    struct meta_member member = {0};
+    struct meta meta;
+    struct meta copy;
+    meta_init(&meta, NULL);
+    meta.directory_id = 7;
+    meta_run_begin(&meta, 100);
+    assert_true(meta_member_current(&member, meta_known_as(&meta), meta.run));
+    assert_true(meta_member_saw(&member, 7, meta.run));
+    /* Greeted again, in the same run: known, and current. */
+    assert_false(meta_member_saw(&member, 7, meta.run));
+    assert_true(meta_member_current(&member, 7, meta.run));
+    copy = meta;
+    /* A restart of the directory itself. */
+    meta_run_begin(&meta, 101);
+    assert_true(meta_member_saw(&member, 7, meta.run));
+    assert_int_equal(member.run.count, 2);
+    /* The copy starts: the same count, another run. */
+    meta_run_begin(&copy, 102);
+    assert_false(meta_member_current(&member, 7, copy.run));
+    assert_false(meta_member_saw(&member, 7, copy.run));
+    assert_int_equal(member.run.id, 101);
+    /* The count is raised during a run; a greeting of that run may still say the one before. */
+    assert_true(meta_member_saw(&member, 7, (struct meta_run){3, 101}));
+    assert_false(meta_member_saw(&member, 7, meta.run));
+    assert_true(meta_member_current(&member, 7, meta.run));
+    assert_int_equal(member.run.count, 3);
+    /* Known by a new id the copy is the newest directory, and what it is a copy of an old one. */
+    assert_true(meta_member_saw(&member, 8, copy.run));
+    assert_true(meta_member_current(&member, 8, copy.run));
+    assert_false(meta_member_current(&member, 7, (struct meta_run){9, 101}));
+    assert_int_equal(member.run.id, 102);
+}
+
 static void the_newest_directories_of_a_member_are_kept(void **state)
 {
     (void)state;
     struct meta_member member = {0};
+    const struct meta_run run = {1, 1};
     for (uint64_t id = 1; id <= META_DIRECTORIES_MAX; id++)
-        assert_true(meta_member_saw(&member, id));
-    assert_false(meta_member_saw(&member, META_DIRECTORIES_MAX));
+        assert_true(meta_member_saw(&member, id, run));
+    assert_false(meta_member_saw(&member, META_DIRECTORIES_MAX, run));
     /* Seen again: known, and still the oldest. */
-    assert_false(meta_member_saw(&member, 1));
+    assert_false(meta_member_saw(&member, 1, run));
     assert_int_equal(member.directory_count, META_DIRECTORIES_MAX);
     assert_int_equal(member.directories[0], 1);
-    assert_true(meta_member_saw(&member, 99));
+    assert_true(meta_member_saw(&member, 99, run));
     assert_int_equal(member.directory_count, META_DIRECTORIES_MAX);
     assert_int_equal(member.directories[META_DIRECTORIES_MAX - 1], 99);
     assert_false(meta_member_knows(&member, 1));
@@ -243,6 +328,8 @@ int main(void)
         cmocka_unit_test(a_damaged_or_shortened_blob_is_refused),
         cmocka_unit_test(a_blob_of_nonsense_with_a_fitting_checksum_is_corrupt_or_sane),
         cmocka_unit_test(decoding_survives_the_failure_of_any_allocation),
+        cmocka_unit_test(a_blob_of_version_1_is_read),
+        cmocka_unit_test(an_older_copy_of_a_directory_is_not_current),
         cmocka_unit_test(the_newest_directories_of_a_member_are_kept),
         cmocka_unit_test(limits_are_kept),
         cmocka_unit_test(quarantine_ends_when_its_last_slot_is_cleared),

@@ -166,6 +166,43 @@ static void put_whose_replicas_vanish_is_unknown_at_once(void **state)
     world_close(&world);
 }
 
+/* Node 0 hears no answers, because the connections that the others have to it break; then they make new ones. */
+static void lose_the_answers_to(struct world *world, const char *command)
+{
+    world->node[1].held[0] = world->node[2].held[0] = true;
+    world_say(world, 0, 0, command);
+    assert_string_equal(world_heard(world, 0), "");
+    for (uint8_t other = 1; other <= 2; other++) {
+        world_cut_one_way(world, other, 0);
+        world->node[other].held[0] = false;
+        world_join_one_way(world, other, 0);
+    }
+    world_settle(world);
+}
+
+static void put_whose_answers_are_lost_is_sent_again_once_they_can_come(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &three_nodes);
+    warm_up(&world);
+    lose_the_answers_to(&world, "SET k v\r\n");
+    assert_string_equal(world_heard(&world, 0), "+OK\r\n");
+    world_close(&world);
+}
+
+static void get_whose_answers_are_lost_is_sent_again_once_they_can_come(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &three_nodes);
+    warm_up(&world);
+    lose_the_answers_to(&world, "GET warm\r\n");
+    assert_string_equal(world_heard(&world, 0), "$2\r\nup\r\n");
+    assert_int_equal(counters(&world, 0)->hedges, 0);
+    world_close(&world);
+}
+
 static void put_past_its_deadline_is_dropped_by_the_replica(void **state)
 {
     (void)state;
@@ -444,6 +481,8 @@ int main(void)
         cmocka_unit_test(put_below_the_stamp_a_replica_holds_is_restamped_once),
         cmocka_unit_test(put_that_cannot_reach_w_replicas_appends_nothing),
         cmocka_unit_test(put_whose_replicas_vanish_is_unknown_at_once),
+        cmocka_unit_test(put_whose_answers_are_lost_is_sent_again_once_they_can_come),
+        cmocka_unit_test(get_whose_answers_are_lost_is_sent_again_once_they_can_come),
         cmocka_unit_test(put_past_its_deadline_is_dropped_by_the_replica),
         cmocka_unit_test(put_while_the_clock_is_off_is_refused_and_reads_go_on),
         cmocka_unit_test(put_while_the_disk_is_full_is_refused_and_reads_go_on),

@@ -1,0 +1,72 @@
+/* Facts of disk, log and process. */
+#include "edge/facts.h"
+
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "edge/loop.h"
+
+static uint64_t processor_us(void)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0)
+        return 0;
+    return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000u +
+           (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
+static uint64_t resident_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file == NULL)
+        return 0;
+    /* Size of the address space first, then what is resident. */
+    if (fscanf(file, "%*u %llu", &pages) != 1)
+        pages = 0;
+    (void)fclose(file);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void find_facts(uv_work_t *work)
+{
+    struct loop *loop = work->data;
+    const struct loop_shared *shared = loop->shared;
+    struct cold_stats cold;
+    struct log_thread_stats log;
+    struct statvfs disk = {0};
+    cold_stats(shared->dir->cold, &cold);
+    log_thread_stats(shared->log, &log);
+    bool sized = statvfs(shared->dir->path, &disk) == 0;
+    loop->facts.found = (struct node_facts){
+        .cold_bytes = cold.table_bytes,
+        .cold_level0_files = cold.level0_files,
+        .cold_memory_bytes = cold.memory_bytes,
+        .log_bytes = log.bytes,
+        .log_syncs = log.syncs,
+        .log_segments = log.segments,
+        .disk_free_bytes = sized ? (uint64_t)disk.f_bavail * disk.f_frsize : 0,
+        .resident_bytes = resident_bytes(),
+        .cpu_us = processor_us(),
+    };
+}
+
+static void on_found(uv_work_t *work, int status)
+{
+    struct loop *loop = work->data;
+    (void)status;
+    if (loop->closing)
+        return;
+    struct event event = {.kind = EVENT_FACTS, .facts = &loop->facts.found};
+    loop_step(loop, &event);
+    /* Without memory for the timer there are no more; nothing rests on them. */
+    (void)loop_arm(loop, &loop->facts.timer, LOOP_TIMER_FACTS, FACTS_INTERVAL_MS);
+}
+
+void facts_gather(struct loop *loop)
+{
+    loop->facts.work.data = loop;
+    (void)uv_queue_work(&loop->uv, &loop->facts.work, find_facts, on_found);
+}

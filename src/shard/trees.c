@@ -1,0 +1,304 @@
+/* Merkle trees kept true: changes, rescans, and their way to the disk.
+ *
+ * A write whose old version is known updates its leaf in place. The trees of slots that changed go cold in the same
+ * table as the rows of a flush, so the cold tier never holds rows without the tree that counts them; every change that
+ * is in the log and not yet in the cold tier marks its leaf dirty when it is replayed. So a restart rebuilds only what
+ * changed since (DESIGN section 4). A tree is given to the disk only once the log is durable up to every change in it:
+ * else a power loss could leave a tree that counts a row which is gone. */
+#include <assert.h>
+#include <inttypes.h>
+
+#include "shard/state.h"
+
+/* Trees serialised in one turn: some hundred microseconds. */
+#define TREES_PER_TURN 256u
+
+/* Slots looked at for dirty leaves in one tick. */
+#define RESCAN_SLOTS_PER_TICK 256u
+
+/* Leaves rescanned at once: about so many times 50 rows. */
+#define RESCAN_LEAVES_MAX 64u
+
+/* Of the shard's memory, the part for trees: half a byte for each key of 16 bytes with 100 bytes would do. */
+#define TREE_MEMORY_DIVISOR 16u
+
+void trees_init(struct shard *shard)
+{
+    alloc_init(&shard->repairing.tree_alloc, shard->options.memory_bytes / TREE_MEMORY_DIVISOR);
+    merkle_init(&shard->repairing.merkle, &shard->repairing.tree_alloc);
+}
+
+void trees_free(struct shard *shard)
+{
+    merkle_free(&shard->repairing.merkle);
+}
+
+/* ---- changes -------------------------------------------------------------------------------------------- */
+
+void trees_row_changed(struct shard *shard, uint16_t slot, struct span key, const struct record *before,
+                       const struct record *after)
+{
+    struct slot_state *state = slot_state_of(shard, slot);
+    struct hash_128 key_hash = merkle_key_hash(key);
+    struct merkle_change change = {
+        .slot = slot,
+        .tag = merkle_tag(key),
+        .before_counted = !record_empty(before),
+        .after_counted = !record_empty(after),
+    };
+    if (state == NULL)
+        return;
+    if (change.before_counted)
+        change.before = merkle_version_hash(key_hash, record_version(before));
+    if (change.after_counted)
+        change.after = merkle_version_hash(key_hash, record_version(after));
+    merkle_apply(&shard->repairing.merkle, &change);
+    state->tree_changed = true;
+}
+
+/* ---- the disk ------------------------------------------------------------------------------------------- */
+
+/* u64 purge_at | u32 dead | u32 tombstones, then what merkle_put writes. */
+static bool put_tree(struct shard *shard, struct slot_state *state)
+{
+    uint8_t key[RESERVED_SLOT_KEY_BYTES];
+    reserved_slot_key(RESERVED_TREE, state->slot, key);
+    buf_clear(&shard->scratch);
+    buf_put_u64(&shard->scratch, purge_at_work(shard, state->slot) ? 0 : state->purge_at_ms);
+    buf_put_u32(&shard->scratch, state->dead);
+    buf_put_u32(&shard->scratch, state->tombstones);
+    merkle_put(&shard->repairing.merkle, state->slot, &shard->scratch);
+    if (shard->scratch.failed)
+        return false;
+    return memtable_job_add(&shard->memtable, &shard->flush.job, span_of(key, sizeof key),
+                            buf_span(&shard->scratch)) == STATUS_OK;
+}
+
+static bool tree_empty(const struct shard *shard, uint16_t slot)
+{
+    struct merkle_info info = merkle_info(&shard->repairing.merkle, slot);
+    return info.count == 0 && info.leaves_dirty == 0 && !info.lost;
+}
+
+/* False: no memory; the flush must be given up. */
+bool trees_flush_slice(struct shard *shard, uint32_t trees_max)
+{
+    struct slots *slots = &shard->repairing.slots;
+    struct flush_state *flush = &shard->flush;
+    for (uint32_t done = 0; flush->trees_at < slots->count && done < trees_max; flush->trees_at++) {
+        struct slot_state *state = &slots->states[flush->trees_at];
+        if (!state->tree_changed)
+            continue;
+        /* Where none is found the slot is empty: thousands of empty slots, looked at after a start, are not written. */
+        if (!state->tree_in_cold && tree_empty(shard, state->slot)) {
+            state->tree_changed = false;
+            continue;
+        }
+        if (!put_tree(shard, state))
+            return false;
+        state->tree_changed = false;
+        state->tree_in_flush = true;
+        done++;
+    }
+    return true;
+}
+
+bool trees_flush_turn(struct shard *shard)
+{
+    return trees_flush_slice(shard, TREES_PER_TURN);
+}
+
+void trees_flush_over(struct shard *shard, bool done)
+{
+    struct slots *slots = &shard->repairing.slots;
+    for (uint32_t i = 0; i < slots->count; i++) {
+        struct slot_state *state = &slots->states[i];
+        state->tree_changed |= state->tree_in_flush && !done;
+        state->tree_in_cold |= state->tree_in_flush; /* what failed may have come there all the same */
+        state->tree_in_flush = false;
+    }
+}
+
+void trees_found(struct shard *shard, uint16_t slot, struct span bytes)
+{
+    struct slot_state *state = slot_state_of(shard, slot);
+    struct reader reader = reader_of(bytes);
+    uint64_t purge_at_ms = reader_u64(&reader);
+    uint32_t dead = reader_u32(&reader);
+    uint32_t tombstones = reader_u32(&reader);
+    uint16_t of_slot = SLOTS_COUNT;
+    struct span tree = reader_bytes(&reader, reader_left(&reader));
+    if (state == NULL)
+        return;
+    shard->repairing.trees_kept = true;
+    state->tree_in_cold = true;
+    if (reader.failed || storage_slot_quarantined(shard, slot) ||
+        merkle_read(&shard->repairing.merkle, tree, &of_slot) != STATUS_OK || of_slot != slot) {
+        merkle_forget(&shard->repairing.merkle, slot);
+        return;
+    }
+    state->purge_at_ms = purge_at_ms;
+    state->dead = dead;
+    state->tombstones = tombstones;
+}
+
+/* Once what the cold tier holds is known, before the first row of the log. A cold tier with rows and without any tree
+ * says nothing of its slots; nor does damage. */
+static void all_found(struct shard *shard)
+{
+    struct slots *slots = &shard->repairing.slots;
+    if (shard->repairing.trees_complete)
+        return;
+    shard->repairing.trees_complete = true;
+    bool none = !shard->repairing.trees_kept && !shard->cold_empty;
+    for (uint32_t i = 0; i < slots->count; i++) {
+        struct slot_state *state = &slots->states[i];
+        if (none || storage_slot_quarantined(shard, state->slot)) {
+            merkle_forget(&shard->repairing.merkle, state->slot);
+            /* Or a slot that is not rescanned before the next start would look empty then, beside those that were. */
+            state->tree_changed |= none;
+        } else if (!state->tree_in_cold) {
+            state->purge_at_ms = UINT64_MAX; /* nor is there a dead row */
+        }
+    }
+}
+
+void trees_row_replayed(struct shard *shard, uint16_t slot, struct span key)
+{
+    struct slot_state *state = slot_state_of(shard, slot);
+    all_found(shard);
+    if (state == NULL)
+        return;
+    merkle_mark_dirty(&shard->repairing.merkle, slot, merkle_tag(key));
+    state->tree_changed = true;
+    state->purge_at_ms = 0;
+}
+
+void trees_start(struct shard *shard)
+{
+    all_found(shard);
+}
+
+/* ---- rescans -------------------------------------------------------------------------------------------- */
+
+static bool rescan_start(struct shard *shard, uint16_t slot, struct merkle_range range, bool full)
+{
+    struct repairing *repairing = &shard->repairing;
+    if (merkle_rescan_begin(&repairing->merkle, slot, range) != STATUS_OK)
+        return false;
+    struct scan_options options = {
+        .kind = SCAN_RESCAN,
+        .slot = slot,
+        .tag_first = merkle_range_tag_first(range),
+        .tag_last = merkle_range_tag_last(range),
+    };
+    repairing->rescan = scan_start(shard, &options);
+    if (repairing->rescan == NULL) {
+        merkle_rescan_abort(&repairing->merkle, slot);
+        return false;
+    }
+    repairing->rescan_slot = slot;
+    const struct slot_state *state = slot_state_of(shard, slot);
+    repairing->rescan_full = full;
+    repairing->rescan_whole = state != NULL && range.count == UINT32_C(1) << range.depth;
+    repairing->rescan_tombstones = 0;
+    repairing->rescan_tombstones_before = state == NULL ? 0 : state->tombstones;
+    return true;
+}
+
+void trees_rescan_row(struct shard *shard, struct span key, struct span bytes)
+{
+    struct record record;
+    struct repairing *repairing = &shard->repairing;
+    if (record_parse(bytes, &record) != STATUS_OK || record_empty(&record))
+        return; /* it never was in a tree */
+    repairing->rescan_tombstones += !record_holds_value(&record);
+    merkle_rescan_add(&repairing->merkle, repairing->rescan_slot, merkle_tag(key),
+                      merkle_row_hash(key, record_version(&record)));
+}
+
+void trees_rescan_done(struct shard *shard, enum status status)
+{
+    struct repairing *repairing = &shard->repairing;
+    struct slot_state *state = slot_state_of(shard, repairing->rescan_slot);
+    repairing->rescan = NULL;
+    if (status != STATUS_OK) {
+        merkle_rescan_abort(&repairing->merkle, repairing->rescan_slot);
+        if (status == STATUS_CORRUPT)
+            heal_scan_damaged(shard, repairing->rescan_slot);
+        repairing->rescan_not_before_us = shard->now.mono_us + TICK_INTERVAL_US;
+        return;
+    }
+    struct merkle_rescan_result result = merkle_rescan_finish(&repairing->merkle, repairing->rescan_slot);
+    if (state != NULL)
+        state->tree_changed = true;
+    if (state != NULL && repairing->rescan_whole)
+        state->cold_damaged = 0;
+    if (state != NULL && repairing->rescan_whole)
+        slot_tombstones_counted(state, repairing->rescan_tombstones_before, repairing->rescan_tombstones);
+    repairing->counters.rescans++;
+    repairing->counters.leaves_wrong += result.leaves_wrong;
+    if (result.finished && result.leaves_wrong > 0)
+        heal_damaged(shard, repairing->rescan_slot, "its rows are not those that its tree counts");
+}
+
+/* The next slot, from a place on, whose tree wants a rescan. */
+static bool rescan_dirty(struct shard *shard)
+{
+    struct repairing *repairing = &shard->repairing;
+    struct slots *slots = &repairing->slots;
+    for (uint32_t i = 0; i < slots->count && i < RESCAN_SLOTS_PER_TICK; i++) {
+        if (repairing->rescan_place >= slots->count)
+            repairing->rescan_place = 0;
+        uint16_t slot = slots->states[repairing->rescan_place].slot;
+        if (heal_scan_hopeless(shard, &slots->states[repairing->rescan_place])) {
+            repairing->rescan_place++;
+            continue;
+        }
+        struct merkle_info info = merkle_info(&repairing->merkle, slot);
+        struct merkle_range range;
+        bool wanted = info.depth_wanted > info.depth && !info.lost;
+        if (wanted)
+            range =
+                (struct merkle_range){.count = UINT32_C(1) << info.depth_wanted, .depth = info.depth_wanted};
+        else
+            wanted = merkle_dirty_next(&repairing->merkle, slot, 0, RESCAN_LEAVES_MAX, &range);
+        if (wanted && rescan_start(shard, slot, range, false))
+            return true; /* and look here again afterwards */
+        repairing->rescan_place++;
+    }
+    return false;
+}
+
+/* The slow round: each slot's tree is compared with its rows once in rescan_interval. */
+static void rescan_next(struct shard *shard)
+{
+    struct repairing *repairing = &shard->repairing;
+    const struct slots *slots = &repairing->slots;
+    if (shard->now.mono_us < repairing->verify_next_us || slots->count == 0)
+        return;
+    repairing->verify_next_us =
+        shard->now.mono_us + (uint64_t)shard->options.healing.rescan_interval_ms * 1000 / slots->count;
+    if (repairing->verify_place >= slots->count)
+        repairing->verify_place = 0;
+    const struct slot_state *state = &slots->states[repairing->verify_place++];
+    uint16_t slot = state->slot;
+    if (heal_scan_hopeless(shard, state))
+        return;
+    uint8_t depth = merkle_info(&repairing->merkle, slot).depth;
+    struct merkle_range range = {.count = UINT32_C(1) << depth, .depth = depth};
+    (void)rescan_start(shard, slot, range, true); /* what finds no memory is looked at in the next round */
+}
+
+void trees_turn_end(struct shard *shard)
+{
+    struct repairing *repairing = &shard->repairing;
+    if (repairing->rescan != NULL || shard->now.mono_us < repairing->rescan_not_before_us ||
+        !shard->options.healing.repair)
+        return;
+    if (rescan_dirty(shard))
+        return;
+    rescan_next(shard);
+    /* A busy shard ends many turns: the next look is a tick away. */
+    repairing->rescan_not_before_us = shard->now.mono_us + TICK_INTERVAL_US;
+}
