@@ -18,11 +18,12 @@
 /* Exit codes; `rondo help` and docs/http.md list them. */
 enum cli_exit {
     CLI_OK = 0,
-    CLI_NOT_FOUND = 1,   /* get: the key has no value */
-    CLI_USAGE = 2,       /* the command line or the request makes no sense */
-    CLI_NOT_APPLIED = 3, /* nothing was applied; for reads: no answer in time */
-    CLI_UNKNOWN = 4,     /* the write may still take effect */
-    CLI_NO_NODE = 5,     /* the node cannot be reached */
+    CLI_NOT_FOUND = 1,     /* get: the key has no value */
+    CLI_USAGE = 2,         /* the command line or the request makes no sense */
+    CLI_NOT_APPLIED = 3,   /* nothing was applied; for reads: no answer in time */
+    CLI_UNKNOWN = 4,       /* the write may still take effect */
+    CLI_NO_NODE = 5,       /* the node cannot be reached */
+    CLI_INTERRUPTED = 130, /* by Ctrl-C or SIGTERM, as shells count it */
 };
 
 enum cli_option {
@@ -30,6 +31,13 @@ enum cli_option {
     CLI_OPTION_W = 2,
     CLI_OPTION_TTL = 4,
     CLI_OPTION_TIMEOUT = 8,
+    CLI_OPTION_RETRY_FOR = 16,
+    CLI_OPTION_SKIP_BAD = 32, /* this and the following take no value */
+    CLI_OPTION_RESTART = 64,
+    CLI_OPTION_NO_RESUME = 128,
+    CLI_OPTION_LOCAL = 256,
+    CLI_OPTION_REPAIR = 512,
+    CLI_OPTION_TOMBSTONES = 1024,
 };
 
 /* What the command line said. Strings are those of main's arguments, or NULL when not given. */
@@ -39,6 +47,7 @@ struct cli {
     const char *w;
     const char *ttl;
     const char *timeout;
+    const char *retry_for;
     bool json;
     bool help;
     unsigned options_given; /* enum cli_option */
@@ -54,7 +63,8 @@ struct cli_command {
     const char *usage;
     const char *summary;
     const char *examples;
-    unsigned options; /* enum cli_option it takes */
+    const char *needs; /* its first argument: "a KEY" */
+    unsigned options;  /* enum cli_option it takes */
     int arguments_min;
     int arguments_max;
     cli_command_run *run;
@@ -72,6 +82,8 @@ const struct cli_command *cli_command_nearest(const char *name);
 cli_command_run cli_put;
 cli_command_run cli_get;
 cli_command_run cli_del;
+cli_command_run cli_load;
+cli_command_run cli_dump;
 cli_command_run cli_status;
 cli_command_run cli_ring;
 cli_command_run cli_help;

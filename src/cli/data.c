@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/base64.h"
 #include "base/limits.h"
 #include "cli/cli.h"
 
@@ -118,22 +119,6 @@ enum cli_exit cli_del(struct cli *cli)
     return code;
 }
 
-/* Bytes as base64 (RFC 4648, section 4), for values that JSON text cannot hold; terminated. */
-static void append_base64(struct buf *buf, struct span bytes)
-{
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t at = 0; at < bytes.size; at += 3) {
-        size_t left = bytes.size - at;
-        uint32_t group = (uint32_t)bytes.data[at] << 16;
-        group |= left > 1 ? (uint32_t)bytes.data[at + 1] << 8 : 0;
-        group |= left > 2 ? (uint32_t)bytes.data[at + 2] : 0;
-        char encoded[4] = {letters[group >> 18], letters[group >> 12 & 63],
-                           left > 1 ? letters[group >> 6 & 63] : '=', left > 2 ? letters[group & 63] : '='};
-        buf_append(buf, encoded, sizeof(encoded));
-    }
-    buf_append(buf, "", 1);
-}
-
 static enum cli_exit print_value_json(struct cli *cli, const struct http_answer *answer)
 {
     json_t *json = json_object();
@@ -145,10 +130,9 @@ static enum cli_exit print_value_json(struct cli *cli, const struct http_answer 
     } else {
         struct buf encoded;
         buf_init(&encoded, &cli->alloc);
-        append_base64(&encoded, buf_span(&answer->body));
+        base64_put(&encoded, buf_span(&answer->body));
         if (!encoded.failed)
-            json_object_set_new(json, "value_base64",
-                                json_stringn((const char *)encoded.data, encoded.size - 1));
+            json_object_set_new(json, "value_base64", json_stringn((const char *)encoded.data, encoded.size));
         buf_free(&encoded);
     }
     json_object_set_new(json, "version",

@@ -12,6 +12,7 @@ const struct cli_command cli_commands[] = {
                  "  rondo put session:7 open --ttl 3600    gone after an hour\n"
                  "  rondo put ledger 12 --w all            answer only when every replica has it on disk\n"
                  "  rondo put -- balance -5                '--' before a value that starts with '-'\n",
+     .needs = "a KEY",
      .options = CLI_OPTION_W | CLI_OPTION_TTL | CLI_OPTION_TIMEOUT,
      .arguments_min = 1,
      .arguments_max = 2,
@@ -24,6 +25,7 @@ const struct cli_command cli_commands[] = {
                  "  rondo get greeting --r one             ask one replica only: fast, maybe old\n"
                  "  rondo get greeting || echo 'no value'  the exit code is 1 when there is none\n"
                  "  rondo --json get greeting              the value with its version\n",
+     .needs = "a KEY",
      .options = CLI_OPTION_R | CLI_OPTION_TIMEOUT,
      .arguments_min = 1,
      .arguments_max = 1,
@@ -32,14 +34,53 @@ const struct cli_command cli_commands[] = {
      .usage = "del KEY [--w W] [--timeout MS]",
      .summary = "delete a key; says whether it had a value",
      .examples = "  rondo del greeting\n",
+     .needs = "a KEY",
      .options = CLI_OPTION_W | CLI_OPTION_TIMEOUT,
      .arguments_min = 1,
      .arguments_max = 1,
      .run = cli_del},
+    {.name = "load",
+     .usage =
+         "load FILE|- [--skip-bad] [--restart] [--no-resume] [--w W] [--timeout MS] [--retry-for SECONDS]",
+     .summary = "store the records of a file of JSON lines; goes on where it was interrupted",
+     .examples =
+         "  rondo load records.jsonl               each line: {\"key\":\"k\",\"value\":\"v\",\"ttl\":60}\n"
+         "  zcat records.gz | rondo load -         from a pipe\n"
+         "  rondo load records.jsonl               again after Ctrl-C: goes on, does not start over\n"
+         "  rondo load x.jsonl --restart           from the first line all the same\n"
+         "  rondo load x.jsonl --no-resume         neither reads nor writes x.jsonl.rondo-progress\n"
+         "  rondo load x.jsonl --skip-bad          names lines that are no records, and goes on\n"
+         "Bytes that are not UTF-8 go into key_base64 and value_base64. ttl is in seconds, absent: never\n"
+         "expires. Of several lines with one key the last one wins.\n",
+     .needs = "a FILE",
+     .options = CLI_OPTION_W | CLI_OPTION_TIMEOUT | CLI_OPTION_RETRY_FOR | CLI_OPTION_SKIP_BAD |
+                CLI_OPTION_RESTART | CLI_OPTION_NO_RESUME,
+     .arguments_min = 1,
+     .arguments_max = 1,
+     .run = cli_load},
+    {.name = "dump",
+     .usage = "dump FILE|- [--r R | --local] [--restart] [--no-resume] [--timeout MS] [--retry-for SECONDS]",
+     .summary = "write all records of the cluster to a file that load reads",
+     .examples =
+         "  rondo dump records.jsonl               everything, as R replicas agree on it\n"
+         "  rondo dump - | gzip > records.gz       into a pipe\n"
+         "  rondo dump records.jsonl               again after Ctrl-C: goes on, does not start over\n"
+         "  rondo dump n1.jsonl --local            what this node alone holds, with versions and tombstones\n"
+         "  cmp n1.jsonl n2.jsonl                  two nodes that hold the same say the same\n"
+         "FILE appears when it is complete; until then there is FILE.partial.\n",
+     .needs = "a FILE",
+     .options = CLI_OPTION_R | CLI_OPTION_TIMEOUT | CLI_OPTION_RETRY_FOR | CLI_OPTION_LOCAL |
+                CLI_OPTION_RESTART | CLI_OPTION_NO_RESUME,
+     .arguments_min = 1,
+     .arguments_max = 1,
+     .run = cli_dump},
     {.name = "status",
-     .usage = "status",
-     .summary = "show a node: its state, its peers, its data and its requests",
+     .usage = "status [--repair | --tombstones]",
+     .summary = "show the cluster as a node sees it, and how that node is",
+     .options = CLI_OPTION_REPAIR | CLI_OPTION_TOMBSTONES,
      .examples = "  rondo status                           the node on this machine\n"
+                 "  rondo status --repair                  when each peer was last found to hold the same\n"
+                 "  rondo status --tombstones              how many deletes are kept, and who holds them up\n"
                  "  rondo -h 127.0.0.1:7480 status         another node\n"
                  "  rondo --json status | jq .requests     for programs\n",
      .run = cli_status},
@@ -79,9 +120,11 @@ static const char help_tail[] =
     "  --w W, --r R      replicas that must answer: a number, one, quorum or all (default quorum)\n"
     "  --ttl SECONDS     the value expires after this time\n"
     "  --timeout MS      the node gives up after this time\n"
+    "  --retry-for S     load and dump give up after this time without progress (default 60)\n"
     "\n"
     "Exit codes: 0 done, 1 not found, 2 the command makes no sense, 3 nothing was applied (or a read got no\n"
-    "answer), 4 outcome unknown: the write may still take effect, 5 the node cannot be reached.\n"
+    "answer), 4 outcome unknown: the write may still take effect, 5 the node cannot be reached, 130 "
+    "interrupted.\n"
     "\n"
     "rondo help COMMAND shows examples of a command.\n";
 
@@ -123,13 +166,14 @@ static size_t word_distance(const char *a, const char *b)
 const struct cli_command *cli_command_nearest(const char *name)
 {
     /* The commands, and what people type who come from elsewhere. */
-    static const char *const words[][2] = {{"put", "put"},       {"get", "get"},      {"del", "del"},
-                                           {"status", "status"}, {"ring", "ring"},    {"help", "help"},
-                                           {"set", "put"},       {"write", "put"},    {"store", "put"},
-                                           {"read", "get"},      {"fetch", "get"},    {"delete", "del"},
-                                           {"remove", "del"},    {"rm", "del"},       {"unlink", "del"},
-                                           {"info", "status"},   {"stats", "status"}, {"nodes", "ring"},
-                                           {"slots", "ring"},    {"cluster", "ring"}, {"version", "version"}};
+    static const char *const words[][2] = {
+        {"put", "put"},         {"get", "get"},     {"del", "del"},     {"status", "status"},
+        {"ring", "ring"},       {"help", "help"},   {"set", "put"},     {"write", "put"},
+        {"store", "put"},       {"read", "get"},    {"fetch", "get"},   {"delete", "del"},
+        {"remove", "del"},      {"rm", "del"},      {"unlink", "del"},  {"info", "status"},
+        {"stats", "status"},    {"nodes", "ring"},  {"slots", "ring"},  {"cluster", "ring"},
+        {"version", "version"}, {"load", "load"},   {"import", "load"}, {"restore", "load"},
+        {"dump", "dump"},       {"export", "dump"}, {"backup", "dump"}};
     const char *nearest = NULL;
     size_t nearest_distance = 3;
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {

@@ -1,9 +1,10 @@
 /* One HTTP request to one node, over libcurl. Proxies are never used: a node is spoken to directly. */
 #include "cli/http_client.h"
 
-#include <curl/curl.h>
 #include <stdlib.h>
 #include <strings.h>
+
+#include "cli/http_curl.h"
 
 /* A node on the same network answers a connection at once or not at all. */
 #define CONNECT_TIMEOUT_S 5L
@@ -56,6 +57,9 @@ static size_t header_arrived(char *data, size_t unit, size_t count, void *contex
     if (header_value(line, "Rondo-Context", &value)) {
         buf_clear(&answer->context);
         buf_append_span(&answer->context, value);
+    } else if (header_value(line, "Rondo-Expiry-Ms", &value)) {
+        if (span_parse_u64(value, &answer->expiry_ms) != STATUS_OK)
+            answer->expiry_ms = 0;
     } else if (header_value(line, "Retry-After", &value)) {
         uint64_t seconds = 0;
         if (span_parse_u64(value, &seconds) == STATUS_OK && seconds < 86400)
@@ -98,12 +102,43 @@ static enum http_fault fault_of(CURLcode code, const struct http_answer *answer)
     }
 }
 
-void http_send(struct alloc *alloc, const struct http_request *request, struct http_answer *answer)
+void http_answer_init(struct http_answer *answer, struct alloc *alloc)
 {
-    struct buf url;
     *answer = (struct http_answer){.fault = HTTP_FAULT_NONE};
     buf_init(&answer->body, alloc);
     buf_init(&answer->context, alloc);
+}
+
+void http_prepare(CURL *curl, const struct http_request *request, const char *url, struct http_answer *answer)
+{
+    set_request(curl, request, url);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, body_arrived);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
+    curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, header_arrived);
+    curl_easy_setopt(curl, CURLOPT_HEADERDATA, answer);
+}
+
+void http_conclude(CURL *curl, CURLcode code, struct http_answer *answer)
+{
+    long connect_errno = 0;
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answer->status);
+    curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &connect_errno);
+    answer->fault = fault_of(code, answer);
+    /* A connection that could not be made within its timeout is no lost answer. */
+    curl_off_t connect_us = 0;
+    curl_easy_getinfo(curl, CURLINFO_CONNECT_TIME_T, &connect_us);
+    if (code == CURLE_OPERATION_TIMEDOUT && connect_us == 0)
+        answer->fault = HTTP_FAULT_CONNECT;
+    if (answer->fault == HTTP_FAULT_CONNECT && connect_errno != 0)
+        answer->fault_text = strerror((int)connect_errno);
+    else if (answer->fault != HTTP_FAULT_NONE)
+        answer->fault_text = curl_easy_strerror(code);
+}
+
+void http_send(struct alloc *alloc, const struct http_request *request, struct http_answer *answer)
+{
+    struct buf url;
+    http_answer_init(answer, alloc);
     buf_init(&url, alloc);
     buf_append_text(&url, "http://");
     buf_append_text(&url, request->address);
@@ -116,27 +151,10 @@ void http_send(struct alloc *alloc, const struct http_request *request, struct h
         answer->fault = HTTP_FAULT_MEMORY;
         answer->fault_text = "out of memory";
     } else {
-        set_request(curl, request, (const char *)url.data);
+        http_prepare(curl, request, (const char *)url.data, answer);
         if (request->has_body)
             curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
-        curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, body_arrived);
-        curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
-        curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, header_arrived);
-        curl_easy_setopt(curl, CURLOPT_HEADERDATA, answer);
-        CURLcode code = curl_easy_perform(curl);
-        long connect_errno = 0;
-        curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answer->status);
-        curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &connect_errno);
-        answer->fault = fault_of(code, answer);
-        /* A connection that could not be made within its timeout is no lost answer. */
-        curl_off_t connect_us = 0;
-        curl_easy_getinfo(curl, CURLINFO_CONNECT_TIME_T, &connect_us);
-        if (code == CURLE_OPERATION_TIMEDOUT && connect_us == 0)
-            answer->fault = HTTP_FAULT_CONNECT;
-        if (answer->fault == HTTP_FAULT_CONNECT && connect_errno != 0)
-            answer->fault_text = strerror((int)connect_errno);
-        else if (answer->fault != HTTP_FAULT_NONE)
-            answer->fault_text = curl_easy_strerror(code);
+        http_conclude(curl, curl_easy_perform(curl), answer);
     }
     curl_slist_free_all(headers);
     curl_easy_cleanup(curl);

@@ -28,6 +28,7 @@ struct http_answer {
     long retry_after_s; /* 0 = not said */
     struct buf body;
     struct buf context; /* the Rondo-Context header */
+    uint64_t expiry_ms; /* the Rondo-Expiry-Ms header; 0 = none */
 };
 
 /* Sends the request and waits for the answer, of whatever status. The answer is freed by http_answer_free. */

@@ -12,7 +12,7 @@
 
 struct option_spec {
     const char *name;
-    const char *example;
+    const char *example; /* NULL: it takes no value */
     enum cli_option bit; /* 0 for -h */
 };
 
@@ -22,6 +22,13 @@ static const struct option_spec option_specs[] = {
     {"--w", "--w 2, --w one, --w quorum or --w all", CLI_OPTION_W},
     {"--ttl", "--ttl 3600", CLI_OPTION_TTL},
     {"--timeout", "--timeout 2000", CLI_OPTION_TIMEOUT},
+    {"--retry-for", "--retry-for 60", CLI_OPTION_RETRY_FOR},
+    {"--skip-bad", NULL, CLI_OPTION_SKIP_BAD},
+    {"--restart", NULL, CLI_OPTION_RESTART},
+    {"--no-resume", NULL, CLI_OPTION_NO_RESUME},
+    {"--local", NULL, CLI_OPTION_LOCAL},
+    {"--repair", NULL, CLI_OPTION_REPAIR},
+    {"--tombstones", NULL, CLI_OPTION_TOMBSTONES},
 };
 
 static const char **option_target(struct cli *cli, const struct option_spec *spec)
@@ -35,12 +42,14 @@ static const char **option_target(struct cli *cli, const struct option_spec *spe
         return &cli->ttl;
     case CLI_OPTION_TIMEOUT:
         return &cli->timeout;
+    case CLI_OPTION_RETRY_FOR:
+        return &cli->retry_for;
     default:
         return &cli->address;
     }
 }
 
-/* Takes one option with a value ("--w 2" or "--w=2"); *at moves over its value. */
+/* Takes one option, with its value if it has one ("--w 2" or "--w=2"); *at moves over the value. */
 static enum cli_exit take_option(struct cli *cli, int count, char **words, int *at)
 {
     const char *word = words[*at];
@@ -49,6 +58,12 @@ static enum cli_exit take_option(struct cli *cli, int count, char **words, int *
         size_t size = strlen(spec->name);
         if (strncmp(word, spec->name, size) != 0 || (word[size] != 0 && (word[size] != '=' || size == 2)))
             continue;
+        if (spec->example == NULL && word[size] == '=')
+            return cli_fail(cli, CLI_USAGE, "BAD_REQUEST", "%s takes no value", spec->name);
+        if (spec->example == NULL) {
+            cli->options_given |= spec->bit;
+            return CLI_OK;
+        }
         const char *value = word[size] == '=' ? word + size + 1 : NULL;
         if (value == NULL && *at + 1 < count)
             value = words[++*at];
@@ -121,8 +136,8 @@ static enum cli_exit check_command(struct cli *cli, const struct cli_command *co
                             command->name, option_specs[i].name, command->usage);
     }
     if (cli->argument_count < command->arguments_min)
-        return cli_fail(cli, CLI_USAGE, "BAD_REQUEST", "%s needs a KEY; its form is: rondo %s", command->name,
-                        command->usage);
+        return cli_fail(cli, CLI_USAGE, "BAD_REQUEST", "%s needs %s; its form is: rondo %s", command->name,
+                        command->needs, command->usage);
     if (cli->argument_count > command->arguments_max)
         return cli_fail(cli, CLI_USAGE, "BAD_REQUEST",
                         "too many words for %s (quote a value with blanks); its form is: rondo %s",
