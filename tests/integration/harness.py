@@ -79,6 +79,7 @@ class Node:
         self.log_path = self.directory / "log"
         self.resp_port, self.http_port, self.peer_port = free_port(), free_port(), free_port()
         self.process = None
+        self.prefix = []  # of the command that starts it
         self.directory.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -103,8 +104,8 @@ class Node:
     def start(self, flags):
         assert self.process is None, f"{self.name} runs already"
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen([str(RONDOD), *map(str, flags)], stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=subprocess.STDOUT, cwd=self.directory)
+            self.process = subprocess.Popen([*self.prefix, str(RONDOD), *map(str, flags)], stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=subprocess.STDOUT, cwd=self.directory)
 
     def kill(self):
         """kill -9."""
@@ -254,8 +255,8 @@ class Cluster:
 class RawResp:
     """A raw RESP connection: exact bytes out, parsed or exact replies in."""
 
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    def __init__(self, port, host="127.0.0.1"):
+        self.socket = socket.create_connection((host, port), timeout=PATIENCE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.bytes = b""
 

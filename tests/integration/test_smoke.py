@@ -38,7 +38,7 @@ def test_a_node_with_an_emptied_directory(make_cluster):
     cluster[1].kill()
     shutil.rmtree(cluster[1].data)
     cluster.start_node(cluster[1])
-    until(lambda: cluster[1].status()["state"] == "amnesiac", "n2 to find out")
+    until(lambda: "this data directory lacks data" in cluster[1].log(), "n2 to find out")
     assert cluster[1].client().get("k") == b"v"
 
 
