@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measures rondod against redis-server on this machine: GET and SET, pipeline depths 1 and 16.
+"""Measures rondod against redis-server on this machine, or what healing costs a cluster: GET and SET, pipeline
+depths 1 and 16.
 
 Every server gets the same load from redis-benchmark: 50 connections, 100-byte values, random keys out of a fixed
 number that are all there before the first GET. Servers take turns, one at a time and with an empty directory each
@@ -9,6 +10,15 @@ divided by the commands of the run: it does not depend on how fast the load gene
     bench/bench.py                     everything, three rounds
     bench/bench.py --rounds 5 --json   more rounds, for programs
     bench/bench.py --only rondo        skip redis-server
+
+What healing costs: three nodes at W = R = 2 whose replicas are equal, as they come (gossip, hints, repair, /metrics of
+each node read once a second), against the same program with hints and repair off and nobody reading; and against
+another build, if one is named. The clusters run side by side and take turns under load, so each round gives a ratio
+of figures that are seconds apart; the load goes to one node, CPU is the sum of the three. Durability is "os": syncs
+cost little CPU and would gather commands into batches that hide what each of them costs.
+
+    bench/bench.py cluster
+    bench/bench.py cluster --baseline /tmp/build-before --rounds 9
 """
 
 import argparse
@@ -23,7 +33,9 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 
 import redis
 
@@ -32,6 +44,10 @@ CONNECTIONS = 50
 VALUE_BYTES = 100
 DEPTHS = (1, 16)
 START_S = 60
+NODES = 3
+SCRAPE_S = 1
+# Of the shards' timers, the slowest that has work right after a start is due by then.
+SETTLE_S = 3
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,19 +56,24 @@ class Server:
 
     def __init__(self, name, durability, words):
         self.name, self.durability, self.words = name, durability, words
-        self.process, self.port, self.directory = None, None, None
+        self.process, self.port, self.http_port, self.directory = None, None, None, None
 
     def start(self, directory):
+        self.launch(directory, free_ports(3))
+        self.wait()
+
+    def launch(self, directory, ports, **more):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         self.directory = directory
-        ports = free_ports(3)
-        self.port = ports[0]
-        words = [str(word).format(resp=ports[0], http=ports[1], peer=ports[2], directory=directory)
+        self.port, self.http_port, peer = ports
+        words = [str(word).format(resp=self.port, http=self.http_port, peer=peer, directory=directory, **more)
                  for word in self.words]
         with open(directory / "output", "wb") as output:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                             cwd=directory)
+
+    def wait(self):
         deadline = time.monotonic() + START_S
         client = redis.Redis(port=self.port)
         while True:
@@ -62,7 +83,7 @@ class Server:
             except redis.exceptions.RedisError as error:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"bench: {self.name} does not answer ({error}):\n"
-                             + (directory / "output").read_text(errors="replace"))
+                             + (self.directory / "output").read_text(errors="replace"))
                 time.sleep(0.05)
 
     def fill(self, keys):
@@ -78,17 +99,11 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
     def run(self, command, depth, requests, keys):
-        """(operations per second, microseconds of CPU per command) of one run."""
-        before = self.cpu_s()
-        out = subprocess.run(
-            ["redis-benchmark", "-p", str(self.port), "-t", command, "-n", str(requests), "-c", str(CONNECTIONS),
-             "-d", str(VALUE_BYTES), "-P", str(depth), "-r", str(keys), "--csv"],
-            capture_output=True, text=True, check=True).stdout
-        cpu_s = self.cpu_s() - before
-        rows = {row["test"].lower(): row for row in csv.DictReader(io.StringIO(out))}
-        return float(rows[command]["rps"]), cpu_s * 1e6 / requests
+        return load(self, self.port, command, depth, requests, keys)
 
     def stop(self):
+        if self.process is None:
+            return
         self.process.terminate()
         try:
             self.process.wait(timeout=START_S)
@@ -96,6 +111,66 @@ class Server:
             self.process.kill()
             self.process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Cluster:
+    """Three nodes of one program; with `scraped` somebody reads the metrics of each once a second."""
+
+    def __init__(self, name, build, words, scraped=False):
+        self.name, self.scraped = name, scraped
+        rondod = pathlib.Path(build).resolve() / "rondod"
+        self.nodes = [Server(f"{name}, n{number}", "os", [
+            rondod, "--name", f"n{number}", "--data", "{directory}/data", "--resp", "127.0.0.1:{resp}",
+            "--http", "127.0.0.1:{http}", "--initial-cluster", "{members}", "--shards", 1, "--durability", "os",
+            *words]) for number in range(1, NODES + 1)]
+        self.over, self.scraper = None, None
+
+    def start(self, directory):
+        ports = free_ports(3 * NODES)
+        members = ",".join(f"n{number + 1}=127.0.0.1:{ports[3 * number + 2]}" for number in range(NODES))
+        for number, node in enumerate(self.nodes):
+            node.launch(directory / f"n{number + 1}", ports[3 * number:3 * number + 3], members=members)
+        for node in self.nodes:
+            node.wait()
+        if self.scraped:
+            self.over = threading.Event()
+            self.scraper = threading.Thread(target=self.scrape, daemon=True)
+            self.scraper.start()
+
+    def scrape(self):
+        while not self.over.wait(SCRAPE_S):
+            for node in self.nodes:
+                with urllib.request.urlopen(f"http://127.0.0.1:{node.http_port}/metrics", timeout=START_S) as answer:
+                    answer.read()
+
+    def fill(self, keys):
+        self.nodes[0].fill(keys)
+
+    def cpu_s(self):
+        return sum(node.cpu_s() for node in self.nodes)
+
+    def run(self, command, depth, requests, keys):
+        return load(self, self.nodes[0].port, command, depth, requests, keys)
+
+    def stop(self):
+        if self.scraper is not None:
+            self.over.set()
+            self.scraper.join()
+            self.scraper = None
+        for node in self.nodes:
+            node.stop()
+
+
+def load(server, port, command, depth, requests, keys):
+    """(operations per second, microseconds of CPU per command) of one run."""
+    before = server.cpu_s()
+    out = subprocess.run(
+        ["redis-benchmark", "-p", str(port), "-t", command, "-n", str(requests), "-c", str(CONNECTIONS),
+         "-d", str(VALUE_BYTES), "-P", str(depth), "-r", str(keys), "--csv"],
+        capture_output=True, text=True, check=True).stdout
+    cpu_s = server.cpu_s() - before
+    rows = {row["test"].lower(): row for row in csv.DictReader(io.StringIO(out))}
+    return float(rows[command]["rps"]), cpu_s * 1e6 / requests
 
 
 def free_ports(count):
@@ -154,6 +229,65 @@ def measure(arguments):
             for (name, durability, command, depth), figures in runs.items()]
 
 
+# ---- what healing costs ------------------------------------------------------------------------------------
+
+
+def clusters(arguments):
+    found = [Cluster("healing", arguments.build, [], scraped=True),
+             Cluster("hints and repair off", arguments.build, ["--hints", "off", "--repair", "off"])]
+    if arguments.baseline is not None:
+        found.append(Cluster("baseline", arguments.baseline, []))
+    return found
+
+
+def measure_clusters(arguments):
+    runs = {}
+    all_clusters = clusters(arguments)
+    directory = pathlib.Path(arguments.directory).resolve()
+    for number in range(arguments.rounds):
+        try:
+            for cluster in all_clusters:
+                cluster.start(directory / f"cluster-{cluster.name.replace(' ', '-')}")
+                cluster.fill(arguments.keys)
+            time.sleep(SETTLE_S)
+            for command in ("get", "set"):
+                for depth in DEPTHS:
+                    requests = arguments.requests * (4 if depth > 1 else 1)
+                    print(f"round {number + 1} of {arguments.rounds}: {command.upper()} at depth {depth}",
+                          file=sys.stderr)
+                    # Who goes first changes, so that nobody always finds the machine as the same other left it.
+                    first = number % len(all_clusters)
+                    for cluster in all_clusters[first:] + all_clusters[:first]:
+                        runs.setdefault((cluster.name, command, depth), []).append(
+                            cluster.run(command, depth, requests, arguments.keys))
+        finally:
+            for cluster in all_clusters:
+                cluster.stop()
+    return [cluster_result(runs, *kind) for kind in runs]
+
+
+def cluster_result(runs, name, command, depth):
+    figures, healing = runs[name, command, depth], runs["healing", command, depth]
+    result = {"server": name, "command": command.upper(), "depth": depth,
+              "ops_per_s": round(statistics.median(run[0] for run in figures)),
+              "cpu_us_per_command": round(statistics.median(run[1] for run in figures), 2)}
+    if name != "healing":
+        result["healing_ops_ratio"] = round(statistics.median(
+            mine[0] / other[0] for mine, other in zip(healing, figures)), 3)
+        result["healing_cpu_ratio"] = round(statistics.median(
+            mine[1] / other[1] for mine, other in zip(healing, figures)), 3)
+    return result
+
+
+def print_cluster_table(results):
+    print(f"{'':12}{'cluster':24}{'ops/s':>10}{'CPU us':>10}   {'healing / this: ops':>20}{'CPU':>8}")
+    for result in sorted(results, key=lambda each: (each["command"], each["depth"])):
+        ratios = (f"   {result['healing_ops_ratio']:>20.3f}{result['healing_cpu_ratio']:>8.3f}"
+                  if "healing_ops_ratio" in result else "")
+        print(f"{result['command'] + ' ' + str(result['depth']):12}{result['server']:24}"
+              f"{result['ops_per_s']:>10,}{result['cpu_us_per_command']:>10.2f}{ratios}")
+
+
 def print_table(results):
     columns = [(command, depth) for command in ("GET", "SET") for depth in DEPTHS]
     print(f"{'':24}" + "".join(f"{f'{command} depth {depth}':>22}" for command, depth in columns))
@@ -168,11 +302,15 @@ def print_table(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind, of which the median is shown")
+    parser.add_argument("part", nargs="?", choices=("servers", "cluster"), default="servers",
+                        help="single servers (the default), or what healing costs a cluster")
+    parser.add_argument("--rounds", type=int,
+                        help="runs of each kind, of which the median is shown (3; of clusters 5)")
     parser.add_argument("--requests", type=int, default=100_000, help="commands of a run at depth 1; four times at 16")
     parser.add_argument("--keys", type=int, default=100_000, help="different keys")
     parser.add_argument("--only", choices=("rondo", "redis"), help="measure one program only")
     parser.add_argument("--build", default=ROOT / "build", help="where rondod is")
+    parser.add_argument("--baseline", metavar="BUILD", help="cluster: where another rondod is, to compare with")
     parser.add_argument("--directory", default=ROOT / "build" / "bench-data",
                         help="for the servers' data: on a real disk, or the syncs cost nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -180,12 +318,16 @@ def main():
     for program in ("redis-server", "redis-benchmark"):
         if shutil.which(program) is None:
             sys.exit(f"bench: {program} is not installed; ./dev setup installs it")
-    results = measure(arguments)
+    if arguments.rounds is None:
+        arguments.rounds = 3 if arguments.part == "servers" else 5
+    results = measure(arguments) if arguments.part == "servers" else measure_clusters(arguments)
     if arguments.json:
         print(json.dumps({"cores": os.cpu_count(), "connections": CONNECTIONS, "value_bytes": VALUE_BYTES,
                           "rounds": arguments.rounds, "results": results}, indent=2))
-    else:
+    elif arguments.part == "servers":
         print_table(results)
+    else:
+        print_cluster_table(results)
 
 
 if __name__ == "__main__":
