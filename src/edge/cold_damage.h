@@ -25,8 +25,8 @@ struct cold_damage {
 void cold_damage_init(struct cold_damage *damage, const char *directory);
 void cold_damage_free(struct cold_damage *damage);
 
-/* context: the struct cold_damage, as cold_options want it. Says once what it means, and makes the note durable: where that does
- * not work it is tried again at the next call. Takes disk time the first time. */
+/* context: the struct cold_damage, as cold_options want it. Says once what it means, and makes the note durable: where
+ * that does not work it is tried again at the next call. Takes disk time the first time. */
 void cold_damage_found(void *context);
 
 /* Whether there is a note. */
