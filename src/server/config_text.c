@@ -121,7 +121,7 @@ enum status config_text_bool(struct config_source source, bool *value, struct bu
             return STATUS_OK;
         }
     }
-    buf_append_format(why, "%s: \"%s\" is neither yes nor no", source.where, source.text);
+    buf_append_format(why, "%s: \"%s\" is neither yes nor no, neither on nor off", source.where, source.text);
     return STATUS_BAD_REQUEST;
 }
 
