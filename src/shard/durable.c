@@ -292,7 +292,7 @@ static void flush_add_trees(struct shard *shard)
     struct flush_state *flush = &shard->flush;
     if (!flush->running || flush->trees_done)
         return;
-    if (!trees_flush_turn(shard)) {
+    if (!trees_flush_slice(shard, TREES_PER_TURN)) {
         flush_done(shard, STATUS_OVERLOADED);
         return;
     }

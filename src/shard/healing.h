@@ -5,7 +5,7 @@
  *   slots.c     what is known of each slot: purge floor, verified times, tombstones
  *   handoff.c   hints: kept for writes that replicas missed, replayed
  *   marks.c     slots to be compared where no hint was kept
- *   exchange.c  anti-entropy begun here: which slots, with whom, when
+ *   antientropy.c  anti-entropy begun here: which slots, with whom, when
  *   serve.c     anti-entropy begun elsewhere
  *   floors.c    purge floors between replicas, and what they decide
  *   heal.c      slots that do not serve (amnesia, quarantine) until they are merged from all other replicas
@@ -224,7 +224,6 @@ struct repairing {
     uint32_t rescan_place; /* where to look for dirty leaves next */
     uint32_t verify_place; /* the slow round */
     uint64_t verify_next_us;
-    bool rescan_full;           /* the one under way is of the slow round */
     bool rescan_whole;          /* it covers the whole slot */
     uint32_t rescan_tombstones; /* that it has seen */
     uint32_t rescan_tombstones_before;
@@ -336,9 +335,10 @@ void trees_free(struct shard *shard);
 void trees_row_changed(struct shard *shard, uint16_t slot, struct span key, const struct record *before,
                        const struct record *after);
 void trees_row_replayed(struct shard *shard, uint16_t slot, struct span key);
+/* Trees serialised in one turn: some hundred microseconds. */
+#define TREES_PER_TURN 256u
 /* Adds the trees of the next slots to the flush job; false: no memory, the job must be given up. */
 bool trees_flush_slice(struct shard *shard, uint32_t trees_max);
-bool trees_flush_turn(struct shard *shard);
 void trees_flush_over(struct shard *shard, bool done);
 void trees_found(struct shard *shard, uint16_t slot, struct span bytes);
 void trees_start(struct shard *shard);

@@ -1,6 +1,7 @@
 /* What a shard is made of, for the files of this folder only.
  *
  *   shard.c        the door: events in, effects out, turns, timers, recovery
+ *   recover.c      what recovery hands over before the first turn
  *   storage.c      rows: merging, reading, waiting for the cold tier
  *   durable.c      the log's open batch, answers that wait for it, flushing
  *   peers.c        other nodes: connections, greetings, reachability
@@ -16,7 +17,10 @@
  *   trace.c        timelines of requests
  *   describe.c     CLUSTER, and the JSON of /status and /ring
  *   info.c         INFO, CONFIG GET, CLIENT INFO and statistics of all shards
- *   metrics.c      what is counted, and /metrics (metrics.h, metrics_table.h) */
+ *   metrics.c      what is counted, and /metrics (metrics.h, metrics_table.h)
+ *   inspect.c      healing as oracles and tests see it
+ *
+ * How it heals, and those files: healing.h. Tasks, cold reads, log and flush: tasks.h. */
 #ifndef RONDO_SHARD_STATE_H
 #define RONDO_SHARD_STATE_H
 

@@ -10,9 +10,6 @@
 
 #include "shard/state.h"
 
-/* Trees serialised in one turn: some hundred microseconds. */
-#define TREES_PER_TURN 256u
-
 /* Slots looked at for dirty leaves in one tick. */
 #define RESCAN_SLOTS_PER_TICK 256u
 
@@ -103,11 +100,6 @@ bool trees_flush_slice(struct shard *shard, uint32_t trees_max)
     return true;
 }
 
-bool trees_flush_turn(struct shard *shard)
-{
-    return trees_flush_slice(shard, TREES_PER_TURN);
-}
-
 void trees_flush_over(struct shard *shard, bool done)
 {
     struct slots *slots = &shard->repairing.slots;
@@ -181,7 +173,7 @@ void trees_start(struct shard *shard)
 
 /* ---- rescans -------------------------------------------------------------------------------------------- */
 
-static bool rescan_start(struct shard *shard, uint16_t slot, struct merkle_range range, bool full)
+static bool rescan_start(struct shard *shard, uint16_t slot, struct merkle_range range)
 {
     struct repairing *repairing = &shard->repairing;
     if (merkle_rescan_begin(&repairing->merkle, slot, range) != STATUS_OK)
@@ -199,7 +191,6 @@ static bool rescan_start(struct shard *shard, uint16_t slot, struct merkle_range
     }
     repairing->rescan_slot = slot;
     const struct slot_state *state = slot_state_of(shard, slot);
-    repairing->rescan_full = full;
     repairing->rescan_whole = state != NULL && range.count == UINT32_C(1) << range.depth;
     repairing->rescan_tombstones = 0;
     repairing->rescan_tombstones_before = state == NULL ? 0 : state->tombstones;
@@ -263,7 +254,7 @@ static bool rescan_dirty(struct shard *shard)
                 (struct merkle_range){.count = UINT32_C(1) << info.depth_wanted, .depth = info.depth_wanted};
         else
             wanted = merkle_dirty_next(&repairing->merkle, slot, 0, RESCAN_LEAVES_MAX, &range);
-        if (wanted && rescan_start(shard, slot, range, false))
+        if (wanted && rescan_start(shard, slot, range))
             return true; /* and look here again afterwards */
         repairing->rescan_place++;
     }
@@ -287,7 +278,7 @@ static void rescan_next(struct shard *shard)
         return;
     uint8_t depth = merkle_info(&repairing->merkle, slot).depth;
     struct merkle_range range = {.count = UINT32_C(1) << depth, .depth = depth};
-    (void)rescan_start(shard, slot, range, true); /* what finds no memory is looked at in the next round */
+    (void)rescan_start(shard, slot, range); /* what finds no memory is looked at in the next round */
 }
 
 void trees_turn_end(struct shard *shard)
