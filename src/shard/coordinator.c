@@ -117,6 +117,7 @@ bool request_send_record(struct shard *shard, struct request *request, uint8_t p
             .kind = TASK_PUT,
             .origin = {.request = request_number(request, tag)},
             .deadline_ms = request->deadline_ms,
+            .hash = request->hash,
             .slot = request->slot,
             .write_back = write_back,
             .key = request->key,
@@ -428,7 +429,8 @@ void coordinate(struct shard *shard, uint16_t slot, const struct operation *oper
         return;
     }
     struct request *request = NULL;
-    memtable_prefetch(&shard->memtable, memtable_hash(&shard->memtable, operation->key));
+    uint32_t hash = memtable_hash(&shard->memtable, operation->key);
+    memtable_prefetch(&shard->memtable, hash);
     if (shard->requests.count - shard->lingering < REQUESTS_IN_FLIGHT_MAX)
         request = request_new(shard, operation);
     if (request == NULL) {
@@ -438,6 +440,7 @@ void coordinate(struct shard *shard, uint16_t slot, const struct operation *oper
     uint32_t timeout_ms =
         operation->timeout_ms != 0 ? operation->timeout_ms : shard->options.request_timeout_ms;
     request->origin = *origin;
+    request->hash = hash;
     request->slot = slot;
     request->n = n;
     request->r = r;

@@ -115,8 +115,10 @@ static enum status replica_frame(struct shard *shard, uint64_t node, const struc
         hint_for = get.hint_for;
     }
     /* Its place in the table comes into the processor's cache during the checks. */
-    if (status == STATUS_OK && hint_for == 0)
-        memtable_prefetch(&shard->memtable, memtable_hash(&shard->memtable, task.key));
+    if (status == STATUS_OK && hint_for == 0) {
+        task.hash = memtable_hash(&shard->memtable, task.key);
+        memtable_prefetch(&shard->memtable, task.hash);
+    }
     if (status != STATUS_OK || key_slot(task.key) != task.slot)
         return STATUS_MALFORMED;
     enum status fenced = fence(shard, node, frame, &task, hint_for != 0);

@@ -235,6 +235,7 @@ bool handoff_task(struct buf *hint, uint64_t target, struct task *task)
     if (hint->failed)
         return false;
     task->key = buf_span(hint);
+    task->hash = 0;
     return true;
 }
 

@@ -76,6 +76,7 @@ static bool send_get(struct shard *shard, struct request *request, uint16_t node
             .kind = TASK_GET,
             .origin = {.request = request_number(request, tag)},
             .deadline_ms = request->deadline_ms,
+            .hash = request->hash,
             .slot = request->slot,
             .key = request->key,
         };

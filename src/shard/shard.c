@@ -159,6 +159,9 @@ struct shard *shard_new(const struct shard_options *options)
     if (shard == NULL)
         return NULL;
     shard->alloc = alloc;
+    _Static_assert(sizeof *shard > ALLOC_CACHE_STEP * ALLOC_CACHE_CLASSES,
+                   "the shard itself is no small block");
+    alloc_cache_start(&shard->alloc, &shard->alloc_cache);
     size_t row_bytes = options->memory_bytes - other_bytes;
     if (options->row_bytes_max != 0 && options->row_bytes_max < row_bytes)
         row_bytes = options->row_bytes_max;
@@ -214,6 +217,7 @@ void shard_free(struct shard *shard)
     buf_free(&shard->greeting_bytes);
     meta_free(&shard->meta);
     ring_free(shard->ring);
+    alloc_cache_stop(&shard->alloc);
     struct alloc alloc = shard->alloc;
     alloc_put(&alloc, shard, sizeof *shard);
     assert(alloc.used_bytes == 0);

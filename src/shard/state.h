@@ -149,6 +149,7 @@ struct request {
     struct origin origin;
     enum operation_kind kind;
     enum request_phase phase;
+    uint32_t hash; /* memtable_hash of the key */
     uint16_t slot;
     uint8_t n;
     uint8_t r;
@@ -260,6 +261,7 @@ struct liveness {
 struct shard {
     struct shard_options options; /* spans and pointers in it are not to be used after shard_new */
     struct alloc alloc;           /* everything but rows */
+    struct alloc_cache alloc_cache;
     struct alloc row_alloc;
     struct alloc local_alloc; /* messages between shards: never lost, so without a budget; bounded by what the
                                    * shards have in flight */
@@ -358,8 +360,8 @@ void say(struct shard *shard, enum say_level level, const char *format, ...)
 void storage_do(struct shard *shard, const struct task *task);
 void storage_cold_result(struct shard *shard, const struct event *event);
 void storage_free(struct shard *shard);
-/* The stamp of a resident row's registers, or none. */
-struct stamp storage_stamp(struct shard *shard, struct span key);
+/* The stamp of a resident row's registers, or none. hash: memtable_hash of the key. */
+struct stamp storage_stamp(struct shard *shard, struct span key, uint32_t hash);
 bool storage_slot_serves(const struct shard *shard, uint16_t slot);
 bool storage_slot_quarantined(const struct shard *shard, uint16_t slot);
 /* Writes the row to memtable and log. OVERLOADED: nothing has changed. */

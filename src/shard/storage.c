@@ -24,9 +24,9 @@ bool storage_slot_serves(const struct shard *shard, uint16_t slot)
     return shard->serving && !storage_slot_quarantined(shard, slot);
 }
 
-struct stamp storage_stamp(struct shard *shard, struct span key)
+struct stamp storage_stamp(struct shard *shard, struct span key, uint32_t hash)
 {
-    const struct row *row = memtable_find(&shard->memtable, key, memtable_hash(&shard->memtable, key));
+    const struct row *row = memtable_find(&shard->memtable, key, hash);
     struct record record = {0};
     if (row == NULL || record_parse(row_record(row), &record) != STATUS_OK)
         return (struct stamp){0};
@@ -77,6 +77,14 @@ static struct span merged_bytes(struct shard *shard, const struct task *task, co
     return shard->scratch.failed ? (struct span){0} : buf_span(&shard->scratch);
 }
 
+/* known: 0 where it is not. */
+static uint32_t hash_of(const struct shard *shard, struct span key, bool reserved, uint32_t known)
+{
+    if (reserved)
+        return memtable_hash_reserved(&shard->memtable, key);
+    return known != 0 ? known : memtable_hash(&shard->memtable, key);
+}
+
 /* The log has the row before the world is asked for anything else; on failure nothing has changed. */
 enum status storage_store(struct shard *shard, const struct stored *stored)
 {
@@ -87,8 +95,7 @@ enum status storage_store(struct shard *shard, const struct stored *stored)
     struct memtable_put put = {
         .key = stored->key,
         .record = stored->record,
-        .hash = stored->reserved ? memtable_hash_reserved(&shard->memtable, stored->key)
-                                 : memtable_hash(&shard->memtable, stored->key),
+        .hash = hash_of(shard, stored->key, stored->reserved, stored->hash),
         .slot = stored->reserved ? SLOTS_COUNT : stored->slot,
         .sequence = shard->log.open,
         .live = stored->live,
@@ -116,6 +123,7 @@ static enum status store_merged(struct shard *shard, const struct task *task, co
     if (record.size == 0)
         return STATUS_OVERLOADED;
     struct stored stored = {
+        .hash = task->hash,
         .slot = task->slot,
         .key = task->key,
         .record = record,
@@ -396,8 +404,7 @@ void storage_do(struct shard *shard, const struct task *task)
 {
     if (task->kind == TASK_PUT)
         slot_prefetch(shard, task->slot);
-    uint32_t hash = task_reserved(task) ? memtable_hash_reserved(&shard->memtable, task->key)
-                                        : memtable_hash(&shard->memtable, task->key);
+    uint32_t hash = hash_of(shard, task->key, task_reserved(task), task->hash);
     struct cold_read *read = shard->cold_tickets.count == 0 ? NULL : *cold_find(shard, task->key, hash);
     if (read != NULL) {
         wait_for_cold(shard, task, hash, read);

@@ -38,6 +38,7 @@ struct task {
     enum task_kind kind;
     struct replica_origin origin;
     uint64_t deadline_ms;
+    uint32_t hash; /* memtable_hash of a key that is not reserved, if it is known; else 0 */
     uint16_t slot;
     bool digest;
     bool write_back;
@@ -58,6 +59,7 @@ struct held {
 
 /* A row on its way into memtable and log. */
 struct stored {
+    uint32_t hash; /* memtable_hash of a key that is not reserved, if it is known; else 0 */
     uint16_t slot;
     bool reserved;
     bool live;

@@ -57,7 +57,7 @@ void write_stamp(struct shard *shard, struct request *request)
     struct stamp stamp;
     bool again = request->phase == REQUEST_WANTS_RESTAMP;
     slot_prefetch(shard, request->slot);
-    struct stamp above = again ? request->put.highest : storage_stamp(shard, request->key);
+    struct stamp above = again ? request->put.highest : storage_stamp(shard, request->key, request->hash);
     if (request->kind == OPERATION_EXPIRE)
         above = stamp_max(above, request->applies_to);
     shard->stamped_us = shard->now.mono_us;
