@@ -71,6 +71,11 @@ static void parser_rewind(struct resp_parser *parser)
     parser->bulk_open = false;
 }
 
+void resp_parser_restart(struct resp_parser *parser)
+{
+    parser_rewind(parser);
+}
+
 static enum status refuse(struct resp_parser *parser, struct resp_request *request, enum status status,
                           const char *error)
 {

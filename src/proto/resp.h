@@ -55,6 +55,9 @@ struct resp_request {
 void resp_parser_init(struct resp_parser *parser, struct alloc *alloc, const struct resp_limits *limits);
 void resp_parser_free(struct resp_parser *parser);
 
+/* Forgets what it saw of an incomplete command: the next call's input begins elsewhere. */
+void resp_parser_restart(struct resp_parser *parser);
+
 /* Parses one command from the start of input.
  * OK: argc, argv, consumed. MORE: need_bytes (> input.size). MALFORMED, TOO_LARGE (an argument or command past
  * its limit), OVERLOADED (no memory for the arguments): error; the stream cannot be followed any further, so the

@@ -176,6 +176,9 @@ uint32_t memtable_hash_reserved(const struct memtable *memtable, struct span key
 /* The key with this hash is looked up soon: its bucket comes into the processor's cache meanwhile. */
 void memtable_prefetch(const struct memtable *memtable, uint32_t hash);
 
+/* The same of the row, once its bucket is there: a moment after memtable_prefetch. */
+void memtable_prefetch_row(const struct memtable *memtable, uint32_t hash);
+
 /* The key's row (it may be an erased one), now referenced, or NULL when it is not resident. */
 struct row *memtable_find(struct memtable *memtable, struct span key, uint32_t hash);
 

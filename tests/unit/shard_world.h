@@ -24,6 +24,7 @@
 #define WORLD_ROUNDS_MAX 1000
 
 struct world_client {
+    size_t need; /* fewer bytes than these are not passed again */
     bool open;
     bool closed_by_server;
     bool paused;
@@ -320,11 +321,13 @@ static bool world_move_node(struct world *world, uint8_t index)
 static void world_feed(struct world *world, uint32_t number)
 {
     struct world_client *client = &world->client[number];
-    while (client->open && !client->paused && !client->closed_by_server && client->input.size > 0) {
+    while (client->open && !client->paused && !client->closed_by_server && client->input.size > 0 &&
+           client->input.size >= client->need) {
         struct event data = {
             .kind = EVENT_CLIENT_DATA, .client = number + 1, .bytes = buf_span(&client->input)};
         world_event(world, client->node, &data);
         client->paused = data.paused;
+        client->need = data.need;
         buf_drop(&client->input, data.consumed);
         if (data.consumed == 0)
             return;

@@ -1,4 +1,6 @@
 /* The shard as its clients see it: order of answers, pausing, leaving; flushes, and running out of memory. */
+#include <stdio.h>
+
 #include "shard_world.h"
 
 #include "base/prng.h"
@@ -81,6 +83,36 @@ static void client_with_too_many_commands_in_flight_is_paused_and_resumed(void *
     world_settle(&world);
     assert_false(world.client[0].paused);
     assert_int_equal(strlen(world_heard(&world, 0)), 5 * (CLIENT_COMMANDS_MAX + 10));
+    world_close(&world);
+}
+
+/* Commands are read some at a time; the pause falls among those that were read, and half a command follows them. */
+static void a_pause_within_what_was_read_loses_no_command(void **state)
+{
+    static const char set[] = "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n";
+    static const char mset[] =
+        "*7\r\n$4\r\nMSET\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$1\r\n2\r\n$1\r\nc\r\n$1\r\n3\r\n";
+    (void)state;
+    struct world world;
+    world_open(&world, &one_node);
+    warm_up(&world);
+    world.node[0].log_held = true;
+    for (uint32_t i = 0; i < CLIENT_COMMANDS_MAX - 5; i++)
+        world_say(&world, 0, 0, set);
+    char text[1024];
+    int size =
+        snprintf(text, sizeof text, "%sPING\r\n%s%s%s%s*2\r\n$3\r\nGET\r\n$1", mset, set, set, set, set);
+    assert_true(size > 0 && (size_t)size < sizeof text);
+    world_say(&world, 0, 0, text);
+    assert_true(world.client[0].paused);
+    world.node[0].log_held = false;
+    world_settle(&world);
+    assert_false(world.client[0].paused);
+    world_say(&world, 0, 0, "\r\nb\r\n");
+    const char *heard = world_heard(&world, 0);
+    for (uint32_t i = 0; i < CLIENT_COMMANDS_MAX - 4; i++, heard += 5)
+        assert_true(begins(heard, "+OK\r\n"));
+    assert_string_equal(heard, "+PONG\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\n2\r\n");
     world_close(&world);
 }
 
@@ -296,6 +328,7 @@ int main(void)
         cmocka_unit_test(pipelined_get_reads_the_set_before_it_even_while_that_waits_for_the_clock),
         cmocka_unit_test(client_that_leaves_with_commands_in_flight_leaves_nothing_behind),
         cmocka_unit_test(client_with_too_many_commands_in_flight_is_paused_and_resumed),
+        cmocka_unit_test(a_pause_within_what_was_read_loses_no_command),
         cmocka_unit_test(http_continue_takes_its_place_among_the_answers),
         cmocka_unit_test(expire_of_a_value_that_was_just_replaced_leaves_the_new_one),
         cmocka_unit_test(flush_of_a_row_that_changed_meanwhile_leaves_it_dirty),
