@@ -19,6 +19,8 @@ const struct scenario scenarios[] = {
      scenario_amnesia_older_disk},
     {"amnesia-restored-copy", "a copy is known to be old though its node was not started since",
      prepare_healing_of_two_shards, scenario_amnesia_restored_copy},
+    {"amnesia-alone", "nobody is answered from a disk that no other node has judged",
+     prepare_healing_of_two_shards, scenario_amnesia_alone},
     {"old-disk-after-a-rebuilt-one", "a replica that was rebuilt knows what had been purged", prepare_purging,
      scenario_old_disk_after_a_rebuilt_one},
     {"row-updated-while-flushed", "a row that changes while it is flushed stays dirty", prepare_little_memory,

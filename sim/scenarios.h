@@ -30,6 +30,7 @@ void prepare_healing_of_two_shards(struct swarm *swarm);
 void scenario_amnesia_empty_disk(struct world *world);
 void scenario_amnesia_older_disk(struct world *world);
 void scenario_amnesia_restored_copy(struct world *world);
+void scenario_amnesia_alone(struct world *world);
 
 /* scenarios_purged.c */
 void prepare_purging(struct swarm *swarm);

@@ -199,3 +199,58 @@ void scenario_amnesia_restored_copy(struct world *world)
     for (uint16_t i = 1; i < world->node_count && !world->failed; i++)
         node_start(world, &world->nodes[i]);
 }
+
+/* The other nodes are away: nobody can say whether n1's disk is current. */
+static void start_alone(struct world *world)
+{
+    node_start(world, &world->nodes[0]);
+    world_run_for(world, 2000000);
+}
+
+static void expect_reads_of_n1(struct world *world, const uint32_t *values, const char *text)
+{
+    for (uint32_t key = 0; key < world->swarm.keys && !world->failed; key++) {
+        struct script_result read = script_get(world, 0, key, 1);
+        bool none = values == NULL && read.outcome == HISTORY_NOT_APPLIED;
+        bool newest = values != NULL && read.outcome == HISTORY_DONE && read.value == values[key];
+        script_expect(world, none || newest, text);
+    }
+}
+
+/* W = N holds over any one lost disk, and an older copy is one: R = 1 may not miss it. (Seed 7000528 of an earlier
+ * swarm.) */
+void scenario_amnesia_alone(struct world *world)
+{
+    uint32_t values[HISTORY_KEYS_MAX] = {0};
+    struct sim_node *node = &world->nodes[0];
+    script_start(world);
+    write_all(world, 0, 3, values);
+    node_copy_disk(world, node);
+    node_crash(world, node, false);
+    node_start(world, node);
+    world_run_for(world, 2500000);
+    write_all(world, 1, 3, values);
+    node_stop(world, node);
+    script_expect(world, node_copy_is_known_old(world, node), "the others know that the copy is old");
+    for (uint16_t i = 1; i < 3; i++)
+        node_stop(world, &world->nodes[i]);
+    /* Its newest disk is no better known than an older one. */
+    start_alone(world);
+    expect_reads_of_n1(world, NULL, "a disk that nobody has judged answers nobody");
+    node_start(world, &world->nodes[1]);
+    world_run_for(world, 2000000);
+    expect_reads_of_n1(world, values, "n2 is back: n1 answers");
+    node_stop(world, &world->nodes[1]);
+    world_run_for(world, 2000000);
+    expect_reads_of_n1(world, values, "once judged it answers alone");
+    node_stop(world, node);
+    node_put_back(world, node);
+    start_alone(world);
+    expect_reads_of_n1(world, NULL, "an older disk answers nobody");
+    node_start(world, &world->nodes[1]);
+    world_run_for(world, 2000000);
+    expect_reads_of_n1(world, values, "n2 is back: it answers for n1");
+    node_start(world, &world->nodes[2]);
+    world_run_for(world, 2000000);
+    expect_repaired(world, values);
+}

@@ -57,7 +57,8 @@ void get_gone(struct get_quorum *get, uint8_t replica, enum status reason)
     gone->state = GET_GONE;
     gone->counts = false;
     /* That data may be lost is the news; that somebody is also unreachable is not. */
-    if (get->refusal != STATUS_QUARANTINED)
+    bool news = reason != STATUS_UNAVAILABLE || get->refusal == STATUS_OK;
+    if (get->refusal != STATUS_QUARANTINED && news)
         get->refusal = reason;
 }
 

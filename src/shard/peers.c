@@ -291,6 +291,8 @@ static void peer_welcomed(struct shard *shard, struct peer *peer, const struct f
     else if (superseded)
         membership_superseded(shard, peer);
     peer->greeted = true;
+    /* What was said of an id that is this node's no more was said of the same disk. */
+    shard->judged = true;
     peer->refusal[0] = 0;
     /* What each of its shards said of its hints was about other slots. */
     if (peer->shards != welcome->shards && peer->hints_asked != NULL)

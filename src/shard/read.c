@@ -169,10 +169,23 @@ static bool merge_read(struct shard *shard, struct request *request, struct span
     return true;
 }
 
+/* What this node holds may be an older copy until another one has said otherwise. At other nodes nothing counts before
+ * they have said it (peers.c); here R = 1 could be answered from it, and W = N promised more. A key that has no other
+ * replica was promised nothing beyond this disk. */
+static bool may_be_old(const struct shard *shard, const struct request *request, uint8_t place)
+{
+    return request->node[place] == shard->self && request->n > 1 && !shard->judged;
+}
+
 void read_answer(struct shard *shard, struct request *request, uint8_t place,
                  const struct replica_answer *answer)
 {
     wait_end(shard, request, place);
+    if (may_be_old(shard, request, place)) {
+        get_gone(&request->get, place, STATUS_STARTING);
+        advance(shard, request);
+        return;
+    }
     if (answer->status != STATUS_OK && answer->status != STATUS_QUARANTINED) {
         get_gone(&request->get, place, answer->status);
         advance(shard, request);

@@ -55,6 +55,16 @@ static void explain(const struct pending *pending, const struct result *result, 
                           "not repaired yet",
                           result->acks, result->needed);
         break;
+    case STATUS_STARTING:
+        if (is_write(pending->command)) {
+            buf_append_format(text, "%s%s", status_text(result->status), nothing);
+            break;
+        }
+        buf_append_format(text,
+                          "%u of %u needed replicas can answer; others have just started, and do not count "
+                          "before another node has said that their data is current",
+                          result->acks, result->needed);
+        break;
     default:
         buf_append_format(text, "%s%s", status_text(result->status), nothing);
         break;

@@ -318,6 +318,7 @@ struct shard {
     bool client_map_stale;
     bool takes_writes;       /* enough nodes durably know this directory (membership.c) */
     bool serving;            /* not amnesiac, not unproven */
+    bool judged;             /* some other node has said since the start whether this directory is current */
     bool clock_trusted;      /* within the bound of the peers' median */
     int64_t clock_offset_ms; /* of the peers' median to ours */
     uint8_t quarantine[META_QUARANTINE_BYTES];

@@ -178,6 +178,22 @@ static void get_with_too_few_that_count_fails_with_the_reason(void **state)
     assert_int_equal(get.refusal, STATUS_QUARANTINED);
 }
 
+static void get_that_fails_names_a_refusal_before_who_is_unreachable(void **state)
+{
+    (void)state;
+    struct get_quorum get;
+    get_start(&get, 3, 1);
+    ask(&get, 1);
+    get_gone(&get, 0, STATUS_STARTING);
+    for (uint8_t i = 1; i < 3; i++) {
+        assert_int_equal(get_decide(&get, false), GET_ASK);
+        get_sent(&get, i);
+        get_gone(&get, i, STATUS_UNAVAILABLE);
+    }
+    assert_int_equal(get_decide(&get, false), GET_FAILED);
+    assert_int_equal(get.refusal, STATUS_STARTING);
+}
+
 static void get_from_an_unreachable_replica_asks_the_next(void **state)
 {
     (void)state;
@@ -566,6 +582,7 @@ int main(void)
         cmocka_unit_test(get_whose_fetch_fails_asks_another_replica),
         cmocka_unit_test(get_from_an_amnesiac_replica_counts_towards_no_r_but_is_read),
         cmocka_unit_test(get_with_too_few_that_count_fails_with_the_reason),
+        cmocka_unit_test(get_that_fails_names_a_refusal_before_who_is_unreachable),
         cmocka_unit_test(get_from_an_unreachable_replica_asks_the_next),
         cmocka_unit_test(get_late_answer_of_a_replica_thought_gone_counts),
         cmocka_unit_test(get_answered_twice_by_one_replica_counts_once),
