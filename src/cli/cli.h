@@ -38,6 +38,26 @@ enum cli_option {
     CLI_OPTION_LOCAL = 256,
     CLI_OPTION_REPAIR = 512,
     CLI_OPTION_TOMBSTONES = 1024,
+    CLI_OPTION_LOAD = 2048, /* those of struct bench_words */
+    CLI_OPTION_FILL = 4096,
+    CLI_OPTION_INTERVAL = 8192,
+    CLI_OPTION_ONCE = 16384,
+};
+
+/* What says how bench loads; NULL where not given. */
+struct bench_words {
+    const char *connections;
+    const char *depth;
+    const char *threads;
+    const char *keys;
+    const char *prefix;
+    const char *distribution;
+    const char *reads;
+    const char *size;
+    const char *requests;
+    const char *duration;
+    const char *rate;
+    const char *seed;
 };
 
 /* What the command line said. Strings are those of main's arguments, or NULL when not given. */
@@ -48,6 +68,9 @@ struct cli {
     const char *ttl;
     const char *timeout;
     const char *retry_for;
+    const char *interval;
+    struct bench_words bench;
+    const char *load_option; /* the last of those that was given */
     bool json;
     bool help;
     unsigned options_given; /* enum cli_option */
@@ -86,6 +109,8 @@ cli_command_run cli_load;
 cli_command_run cli_dump;
 cli_command_run cli_status;
 cli_command_run cli_ring;
+cli_command_run cli_bench;
+cli_command_run cli_top;
 cli_command_run cli_help;
 cli_command_run cli_version;
 

@@ -90,6 +90,50 @@ const struct cli_command cli_commands[] = {
      .examples = "  rondo ring\n"
                  "  rondo --json ring | jq '.nodes[] | {name, slots}'\n",
      .run = cli_ring},
+    {.name = "bench",
+     .usage = "bench [HOST:RESPPORT...] [--connections N] [--depth N] [--threads N] [--reads PERCENT] "
+              "[--size N[-N]] "
+              "[--keys N] [--prefix TEXT] [--distribution D] [--fill] [--requests N] [--duration SECONDS] "
+              "[--rate N] "
+              "[--r R] [--w W] [--seed N] [--retry-for SECONDS]",
+     .summary = "load nodes over the Redis protocol, time the answers and check them",
+     .options = CLI_OPTION_LOAD | CLI_OPTION_FILL | CLI_OPTION_R | CLI_OPTION_W | CLI_OPTION_RETRY_FOR,
+     .examples =
+         "  rondo bench --fill                     write 100,000 keys, then half reads, half writes for 10 "
+         "s\n"
+         "  rondo bench 10.0.0.1:7379 10.0.0.2:7379 --reads 95 --depth 16\n"
+         "                                         two nodes; without an address that of the node of -h\n"
+         "  rondo bench --rate 20000 --duration 60 20,000 commands a second, whatever the node does: "
+         "latency\n"
+         "                                         counts from when a command was due, so no delay is "
+         "hidden\n"
+         "  rondo bench --keys 5000000 --size 24-4096 --distribution zipf:0.99 --fill\n"
+         "  rondo bench --keys 5000000 --distribution sequential --reads 100 --requests 5000000\n"
+         "                                         read every key once: misses are keys that are not there\n"
+         "  rondo --json bench --requests 1000000  for programs; all times in microseconds\n"
+         "Defaults: 50 connections, depth 1, 1 thread, half reads, 100,000 keys 'bench:0000000000' and on, "
+         "drawn\n"
+         "uniformly, values of 100 bytes, 10 seconds. It overwrites the keys of its prefix and leaves them "
+         "there.\n"
+         "Values carry their key and a checksum: one that is torn, cut short or another key's is a wrong "
+         "value, and\n"
+         "the exit code is 3. At a depth above 1 a connection sends that many commands in one write, and the "
+         "next\n"
+         "ones when all are answered. Error answers are counted by their code.\n",
+     .arguments_max = 64,
+     .run = cli_bench},
+    {.name = "top",
+     .usage = "top [--interval SECONDS] [--once]",
+     .summary = "show what every node does, live",
+     .options = CLI_OPTION_INTERVAL | CLI_OPTION_ONCE,
+     .examples =
+         "  rondo top                              all nodes that the node of -h knows, every 2 seconds\n"
+         "  rondo top --once                       one table, over one interval\n"
+         "  rondo --json top --interval 10         one JSON object, for programs\n"
+         "Into a pipe it prints one table and ends, as with --once. Ctrl-C ends it. Times are percentiles "
+         "over\n"
+         "the interval, from a node's first look at a request to its result, to a factor of two.\n",
+     .run = cli_top},
     {.name = "help",
      .usage = "help [COMMAND]",
      .summary = "explain a command by example",
@@ -120,7 +164,7 @@ static const char help_tail[] =
     "  --w W, --r R      replicas that must answer: a number, one, quorum or all (default quorum)\n"
     "  --ttl SECONDS     the value expires after this time\n"
     "  --timeout MS      the node gives up after this time\n"
-    "  --retry-for S     load and dump give up after this time without progress (default 60)\n"
+    "  --retry-for S     load, dump and bench give up after this time without progress (default 60)\n"
     "\n"
     "Exit codes: 0 done, 1 not found, 2 the command makes no sense, 3 nothing was applied (or a read got no\n"
     "answer), 4 outcome unknown: the write may still take effect, 5 the node cannot be reached, 130 "
@@ -173,7 +217,8 @@ const struct cli_command *cli_command_nearest(const char *name)
         {"remove", "del"},      {"rm", "del"},      {"unlink", "del"},  {"info", "status"},
         {"stats", "status"},    {"nodes", "ring"},  {"slots", "ring"},  {"cluster", "ring"},
         {"version", "version"}, {"load", "load"},   {"import", "load"}, {"restore", "load"},
-        {"dump", "dump"},       {"export", "dump"}, {"backup", "dump"}};
+        {"dump", "dump"},       {"export", "dump"}, {"backup", "dump"}, {"bench", "bench"},
+        {"benchmark", "bench"}, {"top", "top"},     {"watch", "top"},   {"monitor", "top"}};
     const char *nearest = NULL;
     size_t nearest_distance = 3;
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {

@@ -1,6 +1,7 @@
 /* rondo: reads the command line and runs one command. */
 #include <curl/curl.h>
 #include <locale.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,40 +15,39 @@ struct option_spec {
     const char *name;
     const char *example; /* NULL: it takes no value */
     enum cli_option bit; /* 0 for -h */
+    size_t offset;       /* of its value in struct cli */
 };
 
 static const struct option_spec option_specs[] = {
-    {"-h", "-h 127.0.0.1:7380", 0},
-    {"--r", "--r 2, --r one, --r quorum or --r all", CLI_OPTION_R},
-    {"--w", "--w 2, --w one, --w quorum or --w all", CLI_OPTION_W},
-    {"--ttl", "--ttl 3600", CLI_OPTION_TTL},
-    {"--timeout", "--timeout 2000", CLI_OPTION_TIMEOUT},
-    {"--retry-for", "--retry-for 60", CLI_OPTION_RETRY_FOR},
-    {"--skip-bad", NULL, CLI_OPTION_SKIP_BAD},
-    {"--restart", NULL, CLI_OPTION_RESTART},
-    {"--no-resume", NULL, CLI_OPTION_NO_RESUME},
-    {"--local", NULL, CLI_OPTION_LOCAL},
-    {"--repair", NULL, CLI_OPTION_REPAIR},
-    {"--tombstones", NULL, CLI_OPTION_TOMBSTONES},
+    {"-h", "-h 127.0.0.1:7380", 0, offsetof(struct cli, address)},
+    {"--r", "--r 2, --r one, --r quorum or --r all", CLI_OPTION_R, offsetof(struct cli, r)},
+    {"--w", "--w 2, --w one, --w quorum or --w all", CLI_OPTION_W, offsetof(struct cli, w)},
+    {"--ttl", "--ttl 3600", CLI_OPTION_TTL, offsetof(struct cli, ttl)},
+    {"--timeout", "--timeout 2000", CLI_OPTION_TIMEOUT, offsetof(struct cli, timeout)},
+    {"--retry-for", "--retry-for 60", CLI_OPTION_RETRY_FOR, offsetof(struct cli, retry_for)},
+    {"--skip-bad", NULL, CLI_OPTION_SKIP_BAD, 0},
+    {"--restart", NULL, CLI_OPTION_RESTART, 0},
+    {"--no-resume", NULL, CLI_OPTION_NO_RESUME, 0},
+    {"--local", NULL, CLI_OPTION_LOCAL, 0},
+    {"--repair", NULL, CLI_OPTION_REPAIR, 0},
+    {"--tombstones", NULL, CLI_OPTION_TOMBSTONES, 0},
+    {"--connections", "--connections 50", CLI_OPTION_LOAD, offsetof(struct cli, bench.connections)},
+    {"--depth", "--depth 16", CLI_OPTION_LOAD, offsetof(struct cli, bench.depth)},
+    {"--threads", "--threads 2", CLI_OPTION_LOAD, offsetof(struct cli, bench.threads)},
+    {"--keys", "--keys 1000000", CLI_OPTION_LOAD, offsetof(struct cli, bench.keys)},
+    {"--prefix", "--prefix bench:", CLI_OPTION_LOAD, offsetof(struct cli, bench.prefix)},
+    {"--distribution", "--distribution uniform, sequential or zipf:0.99", CLI_OPTION_LOAD,
+     offsetof(struct cli, bench.distribution)},
+    {"--reads", "--reads 95", CLI_OPTION_LOAD, offsetof(struct cli, bench.reads)},
+    {"--size", "--size 100 or --size 24-4096", CLI_OPTION_LOAD, offsetof(struct cli, bench.size)},
+    {"--requests", "--requests 1000000", CLI_OPTION_LOAD, offsetof(struct cli, bench.requests)},
+    {"--duration", "--duration 30", CLI_OPTION_LOAD, offsetof(struct cli, bench.duration)},
+    {"--rate", "--rate 10000", CLI_OPTION_LOAD, offsetof(struct cli, bench.rate)},
+    {"--seed", "--seed 42", CLI_OPTION_LOAD, offsetof(struct cli, bench.seed)},
+    {"--fill", NULL, CLI_OPTION_FILL, 0},
+    {"--interval", "--interval 2", CLI_OPTION_INTERVAL, offsetof(struct cli, interval)},
+    {"--once", NULL, CLI_OPTION_ONCE, 0},
 };
-
-static const char **option_target(struct cli *cli, const struct option_spec *spec)
-{
-    switch ((int)spec->bit) {
-    case CLI_OPTION_R:
-        return &cli->r;
-    case CLI_OPTION_W:
-        return &cli->w;
-    case CLI_OPTION_TTL:
-        return &cli->ttl;
-    case CLI_OPTION_TIMEOUT:
-        return &cli->timeout;
-    case CLI_OPTION_RETRY_FOR:
-        return &cli->retry_for;
-    default:
-        return &cli->address;
-    }
-}
 
 /* Takes one option, with its value if it has one ("--w 2" or "--w=2"); *at moves over the value. */
 static enum cli_exit take_option(struct cli *cli, int count, char **words, int *at)
@@ -69,8 +69,10 @@ static enum cli_exit take_option(struct cli *cli, int count, char **words, int *
             value = words[++*at];
         if (value == NULL || value[0] == 0)
             return cli_fail(cli, CLI_USAGE, "BAD_REQUEST", "%s needs a value: %s", spec->name, spec->example);
-        *option_target(cli, spec) = value;
+        memcpy((char *)cli + spec->offset, &value, sizeof(value));
         cli->options_given |= spec->bit;
+        if (spec->bit == CLI_OPTION_LOAD)
+            cli->load_option = spec->name;
         return CLI_OK;
     }
     return cli_fail(
@@ -133,7 +135,9 @@ static enum cli_exit check_command(struct cli *cli, const struct cli_command *co
     for (size_t i = 0; i < sizeof(option_specs) / sizeof(option_specs[0]); i++) {
         if ((foreign & option_specs[i].bit) != 0)
             return cli_fail(cli, CLI_USAGE, "BAD_REQUEST", "%s takes no %s; its form is: rondo %s",
-                            command->name, option_specs[i].name, command->usage);
+                            command->name,
+                            option_specs[i].bit == CLI_OPTION_LOAD ? cli->load_option : option_specs[i].name,
+                            command->usage);
     }
     if (cli->argument_count < command->arguments_min)
         return cli_fail(cli, CLI_USAGE, "BAD_REQUEST", "%s needs %s; its form is: rondo %s", command->name,

@@ -19,6 +19,7 @@ void progress_start(struct progress *progress, const char *verb, uint64_t done, 
 {
     *progress = (struct progress){.shown = isatty(STDERR_FILENO),
                                   .verb = verb,
+                                  .unit = "records",
                                   .total = total,
                                   .done_from = done,
                                   .started_ms = now_ms};
@@ -79,14 +80,15 @@ void progress_line(const struct progress_view *view, char line[PROGRESS_BYTES_MA
     char left[DURATION_BYTES_MAX];
     char figures[128];
     char bar[BAR_WIDTH + 16];
+    const char *unit = view->unit == NULL ? "records" : view->unit;
     uint64_t moved = view->done - view->done_from;
     put_number(progress_rate(view->records, view->elapsed_ms), rate);
     if (view->total > 0 && moved > 0 && view->elapsed_ms >= ESTIMATE_MS_MIN && view->done <= view->total) {
         double ms = (double)view->elapsed_ms * (double)(view->total - view->done) / (double)moved;
-        snprintf(figures, sizeof(figures), "  %s records/s  %s left", rate,
+        snprintf(figures, sizeof(figures), "  %s %s/s  %s left", rate, unit,
                  progress_duration((uint64_t)ms, left));
     } else {
-        snprintf(figures, sizeof(figures), "  %s records/s", rate);
+        snprintf(figures, sizeof(figures), "  %s %s/s", rate, unit);
     }
     put_bar(view, view->width - (int)strlen(view->verb) - (int)strlen(figures), bar);
     int size = snprintf(line, PROGRESS_BYTES_MAX, "%s%s%s%s%s", view->verb, bar, figures,
@@ -112,6 +114,7 @@ void progress_show(struct progress *progress, uint64_t done, uint64_t records, u
         return;
     progress->drawn_ms = now_ms;
     struct progress_view view = {.verb = progress->verb,
+                                 .unit = progress->unit,
                                  .done_from = progress->done_from,
                                  .done = done,
                                  .total = progress->total,

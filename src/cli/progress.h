@@ -9,6 +9,7 @@
 struct progress {
     bool shown;         /* standard error is a terminal */
     const char *verb;   /* "loading" */
+    const char *unit;   /* "records" */
     uint64_t total;     /* of what `done` counts; 0 = not known */
     uint64_t done_from; /* where this run began */
     uint64_t started_ms;
@@ -31,6 +32,7 @@ void progress_clear(const struct progress *progress);
 #define PROGRESS_BYTES_MAX 512
 struct progress_view {
     const char *verb;
+    const char *unit; /* NULL: "records" */
     uint64_t done_from;
     uint64_t done;
     uint64_t total;
