@@ -2,14 +2,17 @@
 """Measures rondod against redis-server on this machine, or what healing costs a cluster: GET and SET, pipeline
 depths 1 and 16.
 
-Every server gets the same load from redis-benchmark: 50 connections, 100-byte values, random keys out of a fixed
-number that are all there before the first GET. Servers take turns, one at a time and with an empty directory each
-round; figures are medians over the rounds. CPU per command is the server's user and system time, all threads,
-divided by the commands of the run: it does not depend on how fast the load generator is.
+Every server gets the same load from redis-benchmark (or, with --load rondo, from `rondo bench`, which also checks
+what it reads): 50 connections, 100-byte values, random keys out of a fixed number that are all there before the first
+GET. Servers take turns, one at a time and with an empty directory each round, and who goes first changes; figures are
+medians over the rounds. Before it is measured each overwrites for a while (--warm), so that flush, compaction and
+rewriting of append-only files are under way. CPU per command is the server's user and system time, all threads (of
+three nodes: all three), divided by the commands of the run: it does not depend on how fast the load generator is.
+Ratios are to Redis of the same promise: "always" to "always", "os" to "no"; three nodes (W = R = 2) have none.
 
-    bench/bench.py                     everything, three rounds
-    bench/bench.py --rounds 5 --json   more rounds, for programs
-    bench/bench.py --only rondo        skip redis-server
+    bench/bench.py                         everything, five rounds
+    bench/bench.py --rounds 3 --requests 50000 --json figures.json
+    bench/bench.py --only rondo            skip redis-server; --only single: skip the three nodes
 
 What healing costs: three nodes at W = R = 2 whose replicas are equal, as they come (gossip, hints, repair, /metrics of
 each node read once a second), against the same program with hints and repair off and nobody reading; and against
@@ -48,7 +51,8 @@ NODES = 3
 SCRAPE_S = 1
 # Of the shards' timers, the slowest that has work right after a start is due by then.
 SETTLE_S = 3
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# What each promise of ours is compared with.
+REDIS_LIKE = {"always": "always", "os": "no"}
 
 
 class Server:
@@ -87,7 +91,10 @@ class Server:
                 time.sleep(0.05)
 
     def fill(self, keys):
-        """Every key that redis-benchmark -r can draw gets a value."""
+        """Every key that the load can draw gets a value."""
+        if load.by == "rondo":
+            rondo_bench(self.port, "--fill", "--requests", 0, "--keys", keys)
+            return
         pipeline = redis.Redis(port=self.port).pipeline(transaction=False)
         for number in range(keys):
             pipeline.set(f"key:{number:012}", "x" * VALUE_BYTES)
@@ -95,8 +102,8 @@ class Server:
                 pipeline.execute()
 
     def cpu_s(self):
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        """User and system time of all threads, to the nanosecond: the process's CPU clock (clock_getcpuclockid)."""
+        return time.clock_gettime(~self.process.pid << 3 | 2)
 
     def run(self, command, depth, requests, keys):
         return load(self, self.port, command, depth, requests, keys)
@@ -116,12 +123,12 @@ class Server:
 class Cluster:
     """Three nodes of one program; with `scraped` somebody reads the metrics of each once a second."""
 
-    def __init__(self, name, build, words, scraped=False):
-        self.name, self.scraped = name, scraped
+    def __init__(self, name, build, words, scraped=False, durability="os"):
+        self.name, self.scraped, self.durability = name, scraped, durability
         rondod = pathlib.Path(build).resolve() / "rondod"
-        self.nodes = [Server(f"{name}, n{number}", "os", [
+        self.nodes = [Server(f"{name}, n{number}", durability, [
             rondod, "--name", f"n{number}", "--data", "{directory}/data", "--resp", "127.0.0.1:{resp}",
-            "--http", "127.0.0.1:{http}", "--initial-cluster", "{members}", "--shards", 1, "--durability", "os",
+            "--http", "127.0.0.1:{http}", "--initial-cluster", "{members}", "--shards", 1, "--durability", durability,
             *words]) for number in range(1, NODES + 1)]
         self.over, self.scraper = None, None
 
@@ -161,16 +168,38 @@ class Cluster:
             node.stop()
 
 
-def load(server, port, command, depth, requests, keys):
-    """(operations per second, microseconds of CPU per command) of one run."""
-    before = server.cpu_s()
+def redis_benchmark(port, command, depth, requests, keys):
+    """Operations per second."""
     out = subprocess.run(
         ["redis-benchmark", "-p", str(port), "-t", command, "-n", str(requests), "-c", str(CONNECTIONS),
          "-d", str(VALUE_BYTES), "-P", str(depth), "-r", str(keys), "--csv"],
         capture_output=True, text=True, check=True).stdout
-    cpu_s = server.cpu_s() - before
     rows = {row["test"].lower(): row for row in csv.DictReader(io.StringIO(out))}
-    return float(rows[command]["rps"]), cpu_s * 1e6 / requests
+    return float(rows[command]["rps"])
+
+
+def rondo_bench(port, *words):
+    """What `rondo bench` told; wrong values and errors end everything."""
+    done = subprocess.run([str(load.program), "--json", "bench", f"127.0.0.1:{port}", "--connections", str(CONNECTIONS),
+                           "--size", str(VALUE_BYTES), *map(str, words)], capture_output=True, text=True, check=False)
+    told = json.loads(done.stdout) if done.stdout else {}
+    if done.returncode != 0 or told["errors"] or told["misses"]:
+        sys.exit(f"bench: rondo bench ended with {done.returncode}: {told or done.stderr}")
+    return told
+
+
+def load(server, port, command, depth, requests, keys):
+    """(operations per second, microseconds of CPU per command) of one run."""
+    before = server.cpu_s()
+    if load.by == "rondo":
+        ops_per_s = rondo_bench(port, "--reads", 100 if command == "get" else 0, "--depth", depth, "--requests",
+                                requests, "--keys", keys)["per_second"]
+    else:
+        ops_per_s = redis_benchmark(port, command, depth, requests, keys)
+    return ops_per_s, (server.cpu_s() - before) * 1e6 / requests
+
+
+load.by, load.program = "redis", None
 
 
 def free_ports(count):
@@ -196,13 +225,17 @@ def servers(arguments):
             found.append(Server("redis", fsync, [
                 "redis-server", "--port", "{resp}", "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes",
                 "--appendfsync", fsync, "--dir", "{directory}"]))
-    if arguments.only != "redis":
-        for shards in dict.fromkeys((1, os.cpu_count() or 1)):
-            for durability in ("always", "os"):
-                found.append(Server(f"rondo K={shards}", durability, [
-                    rondod, "--name", "n1", "--data", "{directory}/data", "--resp", "127.0.0.1:{resp}",
-                    "--http", "127.0.0.1:{http}", "--peer", "127.0.0.1:{peer}", "--shards", shards,
-                    "--durability", durability]))
+    if arguments.only == "redis":
+        return found
+    for shards in dict.fromkeys((1, os.cpu_count() or 1)):
+        for durability in ("always", "os"):
+            found.append(Server(f"rondo K={shards}", durability, [
+                rondod, "--name", "n1", "--data", "{directory}/data", "--resp", "127.0.0.1:{resp}",
+                "--http", "127.0.0.1:{http}", "--peer", "127.0.0.1:{peer}", "--shards", shards,
+                "--durability", durability, *arguments.flag]))
+    if arguments.only != "single":
+        for durability in ("always", "os"):
+            found.append(Cluster("three nodes", arguments.build, arguments.flag, durability=durability))
     return found
 
 
@@ -210,10 +243,13 @@ def measure(arguments):
     runs = {}
     all_servers = servers(arguments)
     for number in range(arguments.rounds):
-        for server in all_servers:
+        first = number % len(all_servers)
+        for server in all_servers[first:] + all_servers[:first]:
             server.start(pathlib.Path(arguments.directory).resolve() / "server")
             try:
                 server.fill(arguments.keys)
+                if arguments.warm > 0:
+                    server.run("set", max(DEPTHS), arguments.warm, arguments.keys)
                 for command in ("get", "set"):
                     for depth in DEPTHS:
                         requests = arguments.requests * (4 if depth > 1 else 1)
@@ -223,10 +259,23 @@ def measure(arguments):
                             server.run(command, depth, requests, arguments.keys))
             finally:
                 server.stop()
-    return [{"server": name, "durability": durability, "command": command.upper(), "depth": depth,
-             "ops_per_s": round(statistics.median(run[0] for run in figures)),
-             "cpu_us_per_command": round(statistics.median(run[1] for run in figures), 2)}
-            for (name, durability, command, depth), figures in runs.items()]
+    return [single_result(runs, *kind) for kind in sorted(runs)]
+
+
+def medians(figures):
+    return statistics.median(run[0] for run in figures), statistics.median(run[1] for run in figures)
+
+
+def single_result(runs, name, durability, command, depth):
+    ops, cpu = medians(runs[name, durability, command, depth])
+    result = {"server": name, "durability": durability, "command": command.upper(), "depth": depth,
+              "ops_per_s": round(ops), "cpu_us_per_command": round(cpu, 2)}
+    redis_kind = ("redis", REDIS_LIKE[durability], command, depth) if durability in REDIS_LIKE else None
+    if redis_kind in runs and name.startswith("rondo"):
+        redis_ops, redis_cpu = medians(runs[redis_kind])
+        result["ops_to_redis"] = round(ops / redis_ops, 3)
+        result["cpu_to_redis"] = round(cpu / redis_cpu, 3)
+    return result
 
 
 # ---- what healing costs ------------------------------------------------------------------------------------
@@ -288,16 +337,29 @@ def print_cluster_table(results):
               f"{result['ops_per_s']:>10,}{result['cpu_us_per_command']:>10.2f}{ratios}")
 
 
+def cell(result):
+    """One server's figures for one command and depth; the ratios behind them are to Redis."""
+    if result is None:
+        return f"{'':>32}"
+    ratios = (f"{result['ops_to_redis']:>7.2f}{result['cpu_to_redis']:>7.2f}" if "cpu_to_redis" in result
+              else f"{'':>14}")
+    return f"{result['ops_per_s']:>10,}{result['cpu_us_per_command']:>8.2f}{ratios}"
+
+
 def print_table(results):
     columns = [(command, depth) for command in ("GET", "SET") for depth in DEPTHS]
-    print(f"{'':24}" + "".join(f"{f'{command} depth {depth}':>22}" for command, depth in columns))
-    print(f"{'server, durability':24}" + f"{'ops/s':>12}{'CPU us':>10}" * len(columns))
+    print(f"{'':22}" + "".join(f"{f'{command} depth {depth}':>32}" for command, depth in columns))
+    print(f"{'server, durability':22}" + f"{'ops/s':>10}{'CPU us':>8}{'x ops':>7}{'x CPU':>7}" * len(columns))
     rows = {}
     for result in results:
         rows.setdefault((result["server"], result["durability"]), {})[result["command"], result["depth"]] = result
     for (name, durability), cells in rows.items():
-        print(f"{name + ', ' + durability:24}" + "".join(
-            f"{cells[column]['ops_per_s']:>12,}{cells[column]['cpu_us_per_command']:>10.2f}" for column in columns))
+        print(f"{name + ', ' + durability:22}" + "".join(cell(cells.get(column)) for column in columns))
+    ratios = [result["cpu_to_redis"] for result in results if "cpu_to_redis" in result]
+    if ratios:
+        good = sum(ratio <= 1 for ratio in ratios)
+        print(f"\nCPU per command not above Redis's: {good} of {len(ratios)} cases "
+              f"(x: to Redis of the same promise; below 1 is better for CPU, above 1 for ops)")
 
 
 def main():
@@ -305,26 +367,37 @@ def main():
     parser.add_argument("part", nargs="?", choices=("servers", "cluster"), default="servers",
                         help="single servers (the default), or what healing costs a cluster")
     parser.add_argument("--rounds", type=int,
-                        help="runs of each kind, of which the median is shown (3; of clusters 5)")
+                        help="runs of each kind, of which the median is shown (5)")
     parser.add_argument("--requests", type=int, default=100_000, help="commands of a run at depth 1; four times at 16")
     parser.add_argument("--keys", type=int, default=100_000, help="different keys")
-    parser.add_argument("--only", choices=("rondo", "redis"), help="measure one program only")
+    parser.add_argument("--warm", type=int, default=200_000, help="overwrites before each server is measured")
+    parser.add_argument("--load", choices=("redis", "rondo"), default="redis",
+                        help="who makes the load: redis-benchmark or rondo bench")
+    parser.add_argument("--flag", action="append", default=[], metavar="FLAG", help="one more word for rondod")
+    parser.add_argument("--only", choices=("rondo", "redis", "single"),
+                        help="one program only, or no clusters of three")
     parser.add_argument("--build", default=ROOT / "build", help="where rondod is")
     parser.add_argument("--baseline", metavar="BUILD", help="cluster: where another rondod is, to compare with")
     parser.add_argument("--directory", default=ROOT / "build" / "bench-data",
                         help="for the servers' data: on a real disk, or the syncs cost nothing")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE",
+                        help="print JSON instead of the table, or write it to FILE beside it")
     arguments = parser.parse_args()
     for program in ("redis-server", "redis-benchmark"):
         if shutil.which(program) is None:
             sys.exit(f"bench: {program} is not installed; ./dev setup installs it")
     if arguments.rounds is None:
-        arguments.rounds = 3 if arguments.part == "servers" else 5
+        arguments.rounds = 5
+    load.by, load.program = arguments.load, pathlib.Path(arguments.build).resolve() / "rondo"
     results = measure(arguments) if arguments.part == "servers" else measure_clusters(arguments)
+    text = json.dumps({"cores": os.cpu_count(), "connections": CONNECTIONS, "value_bytes": VALUE_BYTES,
+                       "rounds": arguments.rounds, "load": arguments.load, "results": results}, indent=2)
+    if arguments.json == "-":
+        print(text)
+        return
     if arguments.json:
-        print(json.dumps({"cores": os.cpu_count(), "connections": CONNECTIONS, "value_bytes": VALUE_BYTES,
-                          "rounds": arguments.rounds, "results": results}, indent=2))
-    elif arguments.part == "servers":
+        pathlib.Path(arguments.json).write_text(text + "\n")
+    if arguments.part == "servers":
         print_table(results)
     else:
         print_cluster_table(results)

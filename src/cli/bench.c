@@ -1,6 +1,7 @@
 /* bench: loads a node, or anything that speaks the Redis protocol, and checks what it reads. */
 #include "cli/bench.h"
 
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <time.h>
@@ -13,6 +14,10 @@
 
 /* Open loop: the connections are made before the first command is due. */
 #define HEAD_START_NS (100u * NS_PER_MS)
+
+/* Filling is no measurement: small values go in batches even where the run's depth is 1. */
+#define FILL_DEPTH 16u
+#define FILL_DEEP_BYTES_MAX 4096u
 
 static void pause_ms(long ms)
 {
@@ -93,9 +98,8 @@ static enum cli_exit run_plan(const struct cli *cli, const struct bench_plan *pl
         return CLI_INTERRUPTED;
     if (result->stalled)
         return cli_fail(cli, CLI_NOT_APPLIED, "TIMEOUT",
-                        "no answer for %llu s (--retry-for); %llu came before",
-                        (unsigned long long)plan->retry_ms / 1000,
-                        (unsigned long long)(result->counts.reads.count + result->counts.writes.count));
+                        "no answer for %" PRIu64 " s (--retry-for); %" PRIu64 " came before",
+                        plan->retry_ms / 1000, result->counts.reads.count + result->counts.writes.count);
     return CLI_OK;
 }
 
@@ -108,8 +112,8 @@ static enum cli_exit fill(const struct cli *cli, const struct bench_plan *plan, 
     filling.duration_ns = 0;
     filling.rate = 0;
     filling.reads_per_2_32 = 0;
-    if (filling.depth < 16)
-        filling.depth = 16;
+    if (filling.depth < FILL_DEPTH && plan->data.value_bytes_max <= FILL_DEEP_BYTES_MAX)
+        filling.depth = FILL_DEPTH;
     enum cli_exit code = run_plan(cli, &filling, "filling", result);
     uint64_t failed = result->counts.write_errors + result->counts.unanswered;
     if (code != CLI_OK || result->interrupted || failed == 0)
@@ -142,20 +146,20 @@ enum cli_exit cli_bench(struct cli *cli)
     struct buf preface;
     struct bench_plan *plan = alloc_get_zeroed(&cli->alloc, sizeof(*plan));
     struct bench_result *result = alloc_get_zeroed(&cli->alloc, sizeof(*result));
-    enum cli_exit code = CLI_OK;
     buf_init(&preface, &cli->alloc);
-    if (plan == NULL || result == NULL)
-        code = cli_fail(cli, CLI_NOT_APPLIED, "OVERLOADED", "out of memory");
-    if (code == CLI_OK)
-        code = bench_plan_read(cli, plan, &preface);
+    if (plan == NULL || result == NULL) {
+        alloc_put(&cli->alloc, plan, sizeof(*plan));
+        alloc_put(&cli->alloc, result, sizeof(*result));
+        return cli_fail(cli, CLI_NOT_APPLIED, "OVERLOADED", "out of memory");
+    }
+    enum cli_exit code = bench_plan_read(cli, plan, &preface);
     if (code == CLI_OK && !bench_data_init(&plan->data, &cli->alloc))
         code = cli_fail(cli, CLI_NOT_APPLIED, "OVERLOADED", "out of memory");
     if (code == CLI_OK) {
         job_catch_interrupts();
         code = run_all(cli, plan, result);
     }
-    if (plan != NULL)
-        bench_data_free(&plan->data, &cli->alloc);
+    bench_data_free(&plan->data, &cli->alloc);
     alloc_put(&cli->alloc, plan, sizeof(*plan));
     alloc_put(&cli->alloc, result, sizeof(*result));
     buf_free(&preface);

@@ -137,8 +137,9 @@ static void print_heading(const struct bench_plan *plan)
 static void print_failures(const struct bench_counts *counts)
 {
     char number[CLI_NUMBER_BYTES_MAX];
-    printf("\nwrong values %s", cli_number((json_int_t)(counts->damaged + counts->foreign), number));
-    if (counts->damaged + counts->foreign > 0)
+    uint64_t wrong = counts->damaged + counts->foreign;
+    printf("\nwrong values %s", cli_number((json_int_t)wrong, number));
+    if (wrong > 0)
         printf(" (%llu torn or not written by rondo bench, %llu of another key)",
                (unsigned long long)counts->damaged, (unsigned long long)counts->foreign);
     printf(", misses %s", cli_number((json_int_t)counts->misses, number));
