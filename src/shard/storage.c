@@ -333,6 +333,7 @@ static struct cold_read *cold_start(struct shard *shard, const struct task *task
     *read = (struct cold_read){
         .ticket = shard->cold_ticket_next,
         .hash = hash,
+        .slot = task->slot,
         .prefix_size = prefix_size,
         .asked_us = shard->now.mono_us,
         .cold_key_size = (uint32_t)cold_key_size,
@@ -449,7 +450,7 @@ void storage_cold_result(struct shard *shard, const struct event *event)
     if (status == STATUS_OK && !reserved && (bytes.size == 0 || record_parse(bytes, &record) != STATUS_OK))
         status = STATUS_CORRUPT;
     if (status == STATUS_CORRUPT && !reserved)
-        heal_damaged(shard, read->first->task.slot, "a row in the cold tier is damaged");
+        heal_damaged(shard, read->slot, "a row in the cold tier is damaged");
     /* A row that cannot be read is a row lost. Its slot is being rebuilt; what comes for the key takes its place. */
     bool lost = status == STATUS_CORRUPT && !reserved;
     struct held cold = {.in_cold = status == STATUS_OK || lost};
@@ -460,7 +461,7 @@ void storage_cold_result(struct shard *shard, const struct event *event)
             .key = cold_read_key(read),
             .record = bytes,
             .hash = read->hash,
-            .slot = reserved ? SLOTS_COUNT : read->first->task.slot,
+            .slot = reserved ? SLOTS_COUNT : read->slot,
             .live = record_holds_value(&record),
         };
         /* Only a cache: without room for it the tasks work on the bytes themselves. */

@@ -110,6 +110,7 @@ struct cold_read {
     struct cold_waiter *first;
     struct cold_waiter **last;
     uint32_t cold_key_size;
+    uint16_t slot;       /* of all its waiters; there is none when there was no memory for the first */
     uint8_t prefix_size; /* 0: a reserved key, which is its own cold key */
     uint8_t cold_key[];  /* prefix, then the key */
 };

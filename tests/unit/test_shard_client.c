@@ -254,6 +254,42 @@ static void allocation_that_fails_never_leaves_a_command_without_an_answer(void 
     assert_in_range(untouched, 1, ALLOCATION_FAILURES * 3 / 4); /* all that there are were tried */
 }
 
+/* A cold read that was asked for, but for whose waiter there was no memory, comes back to nobody. */
+static void cold_row_that_nobody_waits_for_is_taken(void **state)
+{
+    (void)state;
+    uint32_t refused = 0;
+    uint64_t untouched = 0;
+    for (uint64_t call = 1; call <= 20; call++) {
+        struct world world;
+        struct world_options options = {.nodes = 1};
+        world_open(&world, &options);
+        warm_up(&world);
+        world_say(&world, 0, 1, "PING\r\n");
+        struct buf row;
+        struct record record = {
+            .flags = RECORD_VALUE, .stamp = {.time = 1 << 16, .actor = 7}, .value = span_of_text("v")};
+        buf_init(&row, &world.alloc);
+        record_put(&row, &record);
+        world_cold_put(&world.node[0].tier, span_of_text("cold"), buf_span(&row));
+        struct alloc *alloc = (struct alloc *)(uintptr_t)shard_alloc(world.node[0].shard);
+        alloc->fail_at_call = alloc->calls + call;
+        world_say(&world, 0, 0, "GET cold\r\n");
+        bool heard = strcmp(world_heard(&world, 0), "$1\r\nv\r\n") == 0;
+        refused += !heard;
+        untouched += alloc->calls < alloc->fail_at_call;
+        alloc->fail_at_call = 0;
+        world_say(&world, 0, 1, "GET cold\r\n");
+        world_heard(&world, 1);
+        world_say(&world, 0, 1, "GET cold\r\n");
+        assert_string_equal(world_heard(&world, 1), "$1\r\nv\r\n");
+        buf_free(&row);
+        world_close(&world);
+    }
+    assert_in_range(refused, 5, 19);
+    assert_true(untouched > 0); /* all that there are were tried */
+}
+
 /* Rows that cannot be flushed fill the memory: writes are refused, what was acknowledged stays readable. */
 static void put_that_finds_no_memory_is_refused_and_reads_go_on(void **state)
 {
@@ -334,6 +370,7 @@ int main(void)
         cmocka_unit_test(flush_of_a_row_that_changed_meanwhile_leaves_it_dirty),
         cmocka_unit_test(flush_that_fails_leaves_all_rows_dirty_and_is_tried_again),
         cmocka_unit_test(allocation_that_fails_never_leaves_a_command_without_an_answer),
+        cmocka_unit_test(cold_row_that_nobody_waits_for_is_taken),
         cmocka_unit_test(put_that_finds_no_memory_is_refused_and_reads_go_on),
         cmocka_unit_test(same_events_give_the_same_trace),
     };
