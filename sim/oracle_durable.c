@@ -129,6 +129,21 @@ void oracle_log_durable(struct world *world, struct sim_node *node, uint16_t sha
     oracles->row_count[node->index] = kept;
 }
 
+/* A write above a slot's high water wins without a look (DESIGN section 4): so no row in the cold tier may be above it,
+ * neither while the process runs nor after it, when only the disk knows. */
+static void check_high_water(struct world *world, const struct sim_node *node, struct span name,
+                             struct span bytes)
+{
+    struct record record;
+    uint32_t key = history_key_of(name);
+    uint16_t slot = key_slot(name);
+    const struct shard *shard = node->shard[slot_shard(slot, node->shards)].shard;
+    if (record_parse(bytes, &record) == STATUS_OK && !world->failed &&
+        record_stamp_max(&record).time > shard_slot_high_water(shard, slot))
+        world_fail(world, key, "high water: %s has a row of key %u in the cold tier above its slot's",
+                   node->name, key);
+}
+
 /* Nothing goes cold before the log has it: else, after a power loss, an older version from the log would stand in
  * memory and hide the newer one in the cold tier, which may have been answered from there. What recovery flushes came
  * from the log. */
@@ -148,6 +163,7 @@ void oracle_row_cold(struct world *world, struct sim_node *node, struct span nam
         format_versions(version, replica->durable, text);
         world_fail(world, key, "flush: %s writes key %u at %s by its log", node->name, key, text);
     }
+    check_high_water(world, node, name, bytes);
 }
 
 void oracle_node_gone(struct world *world, struct sim_node *node)
@@ -190,6 +206,7 @@ void oracle_node_recovered(struct world *world, struct sim_node *node)
         struct span name =
             span_of(cold_key.data + COLD_KEY_PREFIX_BYTES, cold_key.size - COLD_KEY_PREFIX_BYTES);
         recovered_row(world, node, name, buf_span(&node->disk.cold[i].record), versions);
+        check_high_water(world, node, name, buf_span(&node->disk.cold[i].record));
     }
     for (uint16_t shard = 0; shard < node->shards; shard++) {
         struct memtable_cursor cursor = {0};

@@ -224,6 +224,7 @@ static void make_shards(struct world *world, struct sim_node *node, const struct
             .clock_skew_max_ms = world->swarm.clock_skew_max_ms,
             .request_timeout_ms = world->swarm.request_timeout_ms,
             .healing = world->swarm.healing,
+            .blind_writes = world->swarm.blind_writes,
             .cold_empty = node->disk.cold_count == 0,
             .durability_always = world->swarm.durability == SIM_DURABILITY_ALWAYS,
             .durability = span_of_text("simulated"),
@@ -304,6 +305,7 @@ void totals_add_shards(struct world *world, struct sim_node *node)
         totals->restamps += counters->restamps;
         totals->write_backs += counters->write_backs;
         totals->cold_reads += counters->cold_reads;
+        totals->blind_writes += counters->blind_writes;
         totals->flushes += counters->flushes;
         totals->overloads += counters->overloads;
         totals->deadline_drops += counters->deadline_drops;

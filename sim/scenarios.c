@@ -96,5 +96,13 @@ const struct scenario scenarios[] = {
      scenario_fallbacks_know_nothing},
     {"purge-waits-for-an-exchange", "a tombstone stays until an exchange that began after it was old",
      prepare_slow_repair, scenario_purge_waits_for_an_exchange},
+    {"blind-write-after-a-crash", "an old hint never passes for a fresh write over a newer row that is cold",
+     prepare_blind_hints, scenario_blind_write_after_a_crash},
+    {"override-of-a-cold-value", "an expiry is merged with its value before it goes cold",
+     prepare_blind_hints, scenario_blind_override},
+    {"blind-writes-differ", "what was written without a look is compared", prepare_blind_repair,
+     scenario_blind_writes_differ},
+    {"blind-write-is-purged", "what a blind write replaced in the cold tier does not come back",
+     prepare_blind_repair, scenario_blind_write_purged},
 };
 const uint32_t scenario_count = sizeof scenarios / sizeof *scenarios;

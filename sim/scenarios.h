@@ -63,6 +63,14 @@ void scenario_dirty_marks(struct world *world);
 void scenario_fallbacks_know_nothing(struct world *world);
 void scenario_tree_ahead_of_the_log(struct world *world);
 
+/* scenarios_blind.c */
+void prepare_blind_hints(struct swarm *swarm);
+void prepare_blind_repair(struct swarm *swarm);
+void scenario_blind_write_after_a_crash(struct world *world);
+void scenario_blind_override(struct world *world);
+void scenario_blind_writes_differ(struct world *world);
+void scenario_blind_write_purged(struct world *world);
+
 /* scenarios_purge.c */
 void scenario_purge_waits(struct world *world);
 void scenario_purge_waits_for_an_exchange(struct world *world);

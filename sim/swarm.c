@@ -159,7 +159,8 @@ void swarm_draw(struct swarm *swarm, struct prng *prng)
     draw_machines(swarm, prng);
     draw_disks(swarm, prng);
     limit_reads(swarm);
-    draw_outages(swarm, prng); /* last, so that nothing else depends on it */
+    draw_outages(swarm, prng);
+    swarm->blind_writes = !one_in(prng, 4); /* last, so that nothing else depends on it */
 }
 
 void swarm_calm(struct swarm *swarm, uint16_t nodes, uint8_t replicas, uint16_t shards)
@@ -185,6 +186,7 @@ void swarm_calm(struct swarm *swarm, uint16_t nodes, uint8_t replicas, uint16_t 
         .flush_us = 1000,
         .down_us = 10000,
         .healing = shard_healing_default(),
+        .blind_writes = true,
     };
     swarm->healing.request_timeout_max_ms = 2000;
     /* Scenarios are about one thing: those about healing turn it on. */
@@ -200,11 +202,11 @@ void swarm_format(const struct swarm *swarm, struct buf *text)
         swarm->nodes, swarm->replicas, swarm->shards[0], swarm->shards_change ? " changing" : "",
         durability[swarm->durability], (swarm->row_bytes ? swarm->row_bytes : swarm->memory_bytes) >> 10,
         swarm->clients, swarm->keys, swarm->operations);
-    buf_append_format(text, ", loss %u%%, %s%s%s%s%s%s%s%s%s", swarm->loss / 10000,
-                      swarm->partition_every_us ? "partitions, " : "",
-                      swarm->break_every_us ? "breaks, " : "", swarm->crash_every_us ? "crashes, " : "",
-                      swarm->pause_every_us ? "pauses, " : "",
-                      swarm->clock_step_every_us ? "clock steps, " : "",
-                      swarm->full_every_us ? "full disks, " : "", swarm->slow_every_us ? "slow disks, " : "",
-                      swarm->wipe ? "a wiped disk, " : "", swarm->older_disk ? "an older disk, " : "");
+    buf_append_format(
+        text, ", loss %u%%, %s%s%s%s%s%s%s%s%s%s", swarm->loss / 10000,
+        swarm->blind_writes ? "blind writes, " : "", swarm->partition_every_us ? "partitions, " : "",
+        swarm->break_every_us ? "breaks, " : "", swarm->crash_every_us ? "crashes, " : "",
+        swarm->pause_every_us ? "pauses, " : "", swarm->clock_step_every_us ? "clock steps, " : "",
+        swarm->full_every_us ? "full disks, " : "", swarm->slow_every_us ? "slow disks, " : "",
+        swarm->wipe ? "a wiped disk, " : "", swarm->older_disk ? "an older disk, " : "");
 }

@@ -27,6 +27,7 @@ struct swarm {
     uint32_t clock_skew_max_ms;
     uint32_t request_timeout_ms;
     struct shard_healing healing;
+    bool blind_writes;
 
     /* the work */
     uint16_t clients;

@@ -257,6 +257,7 @@ struct sim_client {
     X(clock_steps)      \
     X(flushes)          \
     X(cold_reads)       \
+    X(blind_writes)     \
     X(cold_scans)       \
     X(cold_pages)       \
     X(evictions)        \

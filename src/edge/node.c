@@ -88,6 +88,7 @@ static enum status make_shards(struct node *node)
             .clock_skew_max_ms = options->clock_skew_max_ms,
             .request_timeout_ms = options->request_timeout_ms,
             .healing = options->healing,
+            .blind_writes = options->blind_writes,
             .cold_empty = cold_empty(options->dir->cold),
             .durability_always = options->durability == DURABILITY_ALWAYS,
             .durability = span_of_text(durability),

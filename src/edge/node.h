@@ -33,6 +33,7 @@ struct node_options {
     uint32_t clock_skew_max_ms;
     uint32_t request_timeout_ms;
     struct shard_healing healing;
+    bool blind_writes;
     struct say_sink say;
     uint64_t started_wall_ms;
     uint64_t seed; /* of the shards' random generators; from the operating system */

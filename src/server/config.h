@@ -32,6 +32,7 @@ enum config_key {
     CONFIG_HINTS,
     CONFIG_HINT_BYTES_MAX,
     CONFIG_HINT_BANDWIDTH,
+    CONFIG_BLIND_WRITES,
     CONFIG_REPAIR,
     CONFIG_REPAIR_INTERVAL,
     CONFIG_REPAIR_BANDWIDTH,
@@ -94,6 +95,7 @@ struct config {
     uint32_t request_timeout_ms;
     uint32_t clients_max;
     struct shard_healing healing;
+    bool blind_writes;
     struct say_sink say; /* without the node: that may be known only from the data directory */
     bool insecure;
 };

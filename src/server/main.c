@@ -85,6 +85,7 @@ static enum status run(struct config *config, const struct ring *initial, struct
         .clock_skew_max_ms = config->clock_skew_max_ms,
         .request_timeout_ms = config->request_timeout_ms,
         .healing = config->healing,
+        .blind_writes = config->blind_writes,
         .say = config->say,
         .started_wall_ms = now.wall_ms,
         .seed = files_random(),

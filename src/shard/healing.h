@@ -2,6 +2,7 @@
  *
  *   scan.c      rows of a range, in order, from memtable and cold tier
  *   trees.c     Merkle trees kept true: changes, rescans, persistence
+ *   blind.c     fresh writes that win without a look at the cold tier
  *   slots.c     what is known of each slot: purge floor, verified times, tombstones
  *   handoff.c   hints: kept for writes that replicas missed, replayed
  *   marks.c     slots to be compared where no hint was kept
@@ -84,13 +85,21 @@ struct scan_options {
 
 /* ---- slots ---------------------------------------------------------------------------------------------- */
 
+/* A high water that is not known: nothing is above it. */
+#define HIGH_WATER_UNKNOWN UINT64_MAX
+
 /* What is known of a slot that this shard replicates. */
 struct slot_state {
     struct stamp floor; /* purge floor: the highest stamp purged */
+    uint64_t newest; /* the highest time of a stamp stored in any of its rows, as far as is known (blind.c) */
+    uint64_t high_water; /* no row of it in the cold tier has a stamp of a higher time */
     uint64_t
         purge_at_ms; /* wall clock: no dead row is old enough before; 0 = not known, UINT64_MAX = no dead row */
-    decisecond late;         /* a row that was old already came in then */
-    decisecond tainted;      /* rows came from a replica that did not serve */
+    decisecond late;    /* a row that was old already came in then */
+    decisecond tainted; /* rows came from a replica that did not serve */
+    decisecond
+        blind_first;       /* the first and the last write since its tree was known that was not looked at; */
+    decisecond blind_last; /* 0: there was none */
     decisecond cold_damaged; /* a scan of it met damage in the cold tier then; 0: none, or it is gone */
     uint32_t
         dead; /* rows that are dead or mortal: tombstones, rows with an expiry, overrides without a value: about */
@@ -224,7 +233,12 @@ struct repairing {
     uint32_t rescan_place; /* where to look for dirty leaves next */
     uint32_t verify_place; /* the slow round */
     uint64_t verify_next_us;
+    uint32_t rescan_leaf;       /* in that slot: from this one on */
     bool rescan_whole;          /* it covers the whole slot */
+    bool rescan_waits;          /* for its turn, in which nothing else need happen */
+    uint64_t rescan_newest;     /* the highest time of a stamp that it has seen */
+    uint64_t rescan_rows;       /* that it has seen */
+    uint64_t rescan_lazy_us;    /* no slot with blind writes is rescanned before */
     uint32_t rescan_tombstones; /* that it has seen */
     uint32_t rescan_tombstones_before;
     uint64_t rescan_not_before_us;
@@ -345,6 +359,21 @@ void trees_start(struct shard *shard);
 void trees_rescan_row(struct shard *shard, struct span key, struct span bytes);
 void trees_rescan_done(struct shard *shard, enum status status);
 void trees_turn_end(struct shard *shard);
+uint64_t trees_due_us(const struct shard *shard);
+
+/* blind.c */
+/* A row was stored, or replayed. */
+void blind_stored(struct shard *shard, uint16_t slot, const struct record *record);
+/* The slot's tree goes cold, and with it rows that were stored before: its high water from now on. */
+uint64_t blind_goes_cold(struct slot_state *state);
+/* That the disk says so, or that it holds no row of the slot (0). */
+void blind_found(struct slot_state *state, uint64_t high_water);
+/* A scan of the whole slot has seen no stamp of a higher time. */
+void blind_scanned(struct slot_state *state, uint64_t newest);
+/* Whether the task, about a key that is not resident, writes what wins over anything that the cold tier may hold. */
+bool blind_wins(const struct shard *shard, const struct task *task);
+/* Such a write was stored. */
+void blind_written(struct shard *shard, uint16_t slot, struct span key);
 
 /* handoff.c */
 void handoff_init(struct shard *shard);

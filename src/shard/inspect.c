@@ -46,3 +46,9 @@ bool shard_slot_root(const struct shard *shard, uint16_t slot, struct hash_128 *
     *rows = root.count;
     return root.known;
 }
+
+uint64_t shard_slot_high_water(const struct shard *shard, uint16_t slot)
+{
+    const struct slot_state *state = slot_state_of(shard, slot);
+    return state == NULL ? HIGH_WATER_UNKNOWN : state->high_water;
+}

@@ -62,6 +62,7 @@ enum status shard_recover_row(struct shard *shard, struct span key, struct span 
         .in_cold = !shard->cold_empty,
     };
     trees_row_replayed(shard, put.slot, key);
+    blind_stored(shard, put.slot, &merged);
     return memtable_put(&shard->memtable, &put);
 }
 

@@ -378,6 +378,8 @@ uint64_t shard_next_deadline_us(const struct shard *shard)
     uint64_t hints_us = handoff_due_us(shard);
     uint64_t healing_us = exchange_us < purge_us ? exchange_us : purge_us;
     healing_us = hints_us < healing_us ? hints_us : healing_us;
+    uint64_t rescan_us = trees_due_us(shard);
+    healing_us = rescan_us < healing_us ? rescan_us : healing_us;
     return timer_us < healing_us ? timer_us : healing_us;
 }
 

@@ -217,7 +217,8 @@ struct shard_options {
     uint32_t clock_skew_max_ms;
     uint32_t request_timeout_ms; /* default of a request */
     struct shard_healing healing;
-    bool cold_empty; /* the cold tier holds nothing of this shard */
+    bool blind_writes; /* writes newer than all that the cold tier may hold do not read it */
+    bool cold_empty;   /* the cold tier holds nothing of this shard */
     bool durability_always;
     struct span durability; /* as configured, for INFO: "always", "interval:100", "os"; copied */
     uint64_t seed;          /* of the shard's own random generator */
@@ -306,6 +307,9 @@ struct shard_healing_state shard_healing_state(const struct shard *shard);
 uint64_t shard_hints_for(const struct shard *shard, uint64_t node, uint32_t *syncs);
 /* The root of a slot's tree; false while it is not known (a leaf waits to be rescanned). */
 bool shard_slot_root(const struct shard *shard, uint16_t slot, struct hash_128 *sum, uint64_t *rows);
+
+/* No row of the slot in the cold tier has a stamp of a higher time; UINT64_MAX: not known, or no slot of this shard. */
+uint64_t shard_slot_high_water(const struct shard *shard, uint16_t slot);
 
 /* What gossip knows (shard 0's; NULL on other shards). Valid until the next step. */
 const struct swim *shard_gossip(const struct shard *shard);

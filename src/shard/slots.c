@@ -252,11 +252,15 @@ enum status slots_make(struct shard *shard, struct slots *slots)
         table_free(shard, slots);
         return STATUS_OVERLOADED;
     }
+    /* Of an empty cold tier all is known: nothing. What was stored of a slot that becomes ours only now is not. */
+    bool first = shard->repairing.slots.index == NULL;
     for (uint32_t slot = 0; slot < SLOTS_COUNT; slot++) {
-        /* Of an empty cold tier all is known: nothing. */
         if (slots->index[slot] != UINT16_MAX)
-            slots->states[slots->index[slot]] = (struct slot_state){
-                .slot = (uint16_t)slot, .late = 1, .purge_at_ms = shard->cold_empty ? UINT64_MAX : 0};
+            slots->states[slots->index[slot]] =
+                (struct slot_state){.slot = (uint16_t)slot,
+                                    .late = 1,
+                                    .purge_at_ms = shard->cold_empty ? UINT64_MAX : 0,
+                                    .high_water = first && shard->cold_empty ? 0 : HIGH_WATER_UNKNOWN};
     }
     return STATUS_OK;
 }

@@ -133,7 +133,11 @@ static enum status store_merged(struct shard *shard, const struct task *task, co
     enum status status = storage_store(shard, &stored);
     if (status != STATUS_OK)
         return status;
-    trees_row_changed(shard, task->slot, task->key, before, merged);
+    blind_stored(shard, task->slot, merged);
+    if (held->unseen)
+        blind_written(shard, task->slot, task->key);
+    else
+        trees_row_changed(shard, task->slot, task->key, before, merged);
     slot_row_changed(shard, task->slot, before, merged);
     return STATUS_OK;
 }
@@ -412,11 +416,13 @@ void storage_do(struct shard *shard, const struct task *task)
         return;
     }
     const struct row *row = memtable_find(&shard->memtable, task->key, hash);
-    if (row == NULL && may_be_cold(shard, task)) {
+    bool unseen = row == NULL && may_be_cold(shard, task);
+    if (unseen && !blind_wins(shard, task)) {
         wait_for_cold(shard, task, hash, NULL);
         return;
     }
-    struct held held = {0};
+    /* Its cold version counts as one that there is: should the row be erased, so must that be. */
+    struct held held = {.in_cold = unseen, .unseen = unseen};
     if (row != NULL) {
         held.record = row_record(row);
         held.sequence = row_sequence(row);
@@ -478,7 +484,7 @@ void storage_cold_result(struct shard *shard, const struct event *event)
         const struct row *row = memtable_find(&shard->memtable, waiter->task.key, read->hash);
         struct held held = cold;
         if (row != NULL)
-            held = (struct held){row_record(row), row_sequence(row), row_in_cold(row)};
+            held = (struct held){row_record(row), row_sequence(row), row_in_cold(row), false};
         bool replaces =
             lost && waiter->task.kind == TASK_PUT && storage_slot_quarantined(shard, waiter->task.slot);
         if (status == STATUS_OK || status == STATUS_NOT_FOUND || replaces)

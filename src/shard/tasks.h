@@ -55,6 +55,7 @@ struct held {
     struct span record;
     uint64_t sequence;
     bool in_cold;
+    bool unseen; /* nobody has looked what the cold tier holds: whatever it is, it is older (blind.c) */
 };
 
 /* A row on its way into memtable and log. */

@@ -16,6 +16,16 @@
 /* Leaves rescanned at once: about so many times 50 rows. */
 #define RESCAN_LEAVES_MAX 64u
 
+/* A slot that is written to without a look (blind.c) is rescanned once that has ended for so long, in deciseconds, but
+ * at most for this part of repair_interval; or else once in that interval. Meanwhile exchanges read the rows of its
+ * dirty leaves (repair/exchange.h). */
+#define BLIND_QUIET_MAX 50u
+#define BLIND_QUIET_DIVISOR 8u
+
+/* After such a rescan, until the next: about a twentieth of the time goes there. */
+#define BLIND_PAUSE_US 2000u
+#define BLIND_PAUSE_US_PER_ROW 20u
+
 /* Of the shard's memory, the part for trees: half a byte for each key of 16 bytes with 100 bytes would do. */
 #define TREE_MEMORY_DIVISOR 16u
 
@@ -55,7 +65,7 @@ void trees_row_changed(struct shard *shard, uint16_t slot, struct span key, cons
 
 /* ---- the disk ------------------------------------------------------------------------------------------- */
 
-/* u64 purge_at | u32 dead | u32 tombstones, then what merkle_put writes. */
+/* u64 purge_at | u32 dead | u32 tombstones | u64 high water, then what merkle_put writes. */
 static bool put_tree(struct shard *shard, struct slot_state *state)
 {
     uint8_t key[RESERVED_SLOT_KEY_BYTES];
@@ -64,6 +74,7 @@ static bool put_tree(struct shard *shard, struct slot_state *state)
     buf_put_u64(&shard->scratch, purge_at_work(shard, state->slot) ? 0 : state->purge_at_ms);
     buf_put_u32(&shard->scratch, state->dead);
     buf_put_u32(&shard->scratch, state->tombstones);
+    buf_put_u64(&shard->scratch, blind_goes_cold(state));
     merkle_put(&shard->repairing.merkle, state->slot, &shard->scratch);
     if (shard->scratch.failed)
         return false;
@@ -87,7 +98,7 @@ bool trees_flush_slice(struct shard *shard, uint32_t trees_max)
         if (!state->tree_changed)
             continue;
         /* Where none is found the slot is empty: thousands of empty slots, looked at after a start, are not written. */
-        if (!state->tree_in_cold && tree_empty(shard, state->slot)) {
+        if (!state->tree_in_cold && state->newest == 0 && tree_empty(shard, state->slot)) {
             state->tree_changed = false;
             continue;
         }
@@ -118,6 +129,7 @@ void trees_found(struct shard *shard, uint16_t slot, struct span bytes)
     uint64_t purge_at_ms = reader_u64(&reader);
     uint32_t dead = reader_u32(&reader);
     uint32_t tombstones = reader_u32(&reader);
+    uint64_t high_water = reader_u64(&reader);
     uint16_t of_slot = SLOTS_COUNT;
     struct span tree = reader_bytes(&reader, reader_left(&reader));
     if (state == NULL)
@@ -132,6 +144,7 @@ void trees_found(struct shard *shard, uint16_t slot, struct span bytes)
     state->purge_at_ms = purge_at_ms;
     state->dead = dead;
     state->tombstones = tombstones;
+    blind_found(state, high_water);
 }
 
 /* Once what the cold tier holds is known, before the first row of the log. A cold tier with rows and without any tree
@@ -151,6 +164,7 @@ static void all_found(struct shard *shard)
             state->tree_changed |= none;
         } else if (!state->tree_in_cold) {
             state->purge_at_ms = UINT64_MAX; /* nor is there a dead row */
+            blind_found(state, 0);
         }
     }
 }
@@ -192,6 +206,8 @@ static bool rescan_start(struct shard *shard, uint16_t slot, struct merkle_range
     repairing->rescan_slot = slot;
     const struct slot_state *state = slot_state_of(shard, slot);
     repairing->rescan_whole = state != NULL && range.count == UINT32_C(1) << range.depth;
+    repairing->rescan_rows = 0;
+    repairing->rescan_newest = 0;
     repairing->rescan_tombstones = 0;
     repairing->rescan_tombstones_before = state == NULL ? 0 : state->tombstones;
     return true;
@@ -203,6 +219,10 @@ void trees_rescan_row(struct shard *shard, struct span key, struct span bytes)
     struct repairing *repairing = &shard->repairing;
     if (record_parse(bytes, &record) != STATUS_OK || record_empty(&record))
         return; /* it never was in a tree */
+    uint64_t time = record_stamp_max(&record).time;
+    if (time > repairing->rescan_newest)
+        repairing->rescan_newest = time;
+    repairing->rescan_rows++;
     repairing->rescan_tombstones += !record_holds_value(&record);
     merkle_rescan_add(&repairing->merkle, repairing->rescan_slot, merkle_tag(key),
                       merkle_row_hash(key, record_version(&record)));
@@ -227,13 +247,69 @@ void trees_rescan_done(struct shard *shard, enum status status)
         state->cold_damaged = 0;
     if (state != NULL && repairing->rescan_whole)
         slot_tombstones_counted(state, repairing->rescan_tombstones_before, repairing->rescan_tombstones);
+    if (state != NULL && repairing->rescan_whole && result.finished)
+        blind_scanned(state, repairing->rescan_newest);
+    if (state != NULL && merkle_info(&repairing->merkle, state->slot).leaves_dirty == 0)
+        state->blind_first = state->blind_last = 0;
     repairing->counters.rescans++;
+    repairing->rescan_lazy_us =
+        shard->now.mono_us + BLIND_PAUSE_US + repairing->rescan_rows * BLIND_PAUSE_US_PER_ROW;
     repairing->counters.leaves_wrong += result.leaves_wrong;
     if (result.finished && result.leaves_wrong > 0)
         heal_damaged(shard, repairing->rescan_slot, "its rows are not those that its tree counts");
 }
 
-/* The next slot, from a place on, whose tree wants a rescan. */
+/* Whether the slot's dirty leaves are rescanned now: under writes that go on they would be dirty again at once. */
+static bool rescan_due(const struct shard *shard, const struct slot_state *state)
+{
+    decisecond interval = shard->options.healing.repair_interval_ms / DECISECOND_MS;
+    decisecond quiet = interval / BLIND_QUIET_DIVISOR;
+    decisecond now = slots_now(shard);
+    if (state->blind_first == 0)
+        return true;
+    quiet = quiet > BLIND_QUIET_MAX ? BLIND_QUIET_MAX : quiet;
+    return now - state->blind_last > quiet || now - state->blind_first > interval;
+}
+
+/* What is to be rescanned of the slot next, if anything: all of it, to grow; else dirty leaves from rescan_leaf on. */
+static bool rescan_wanted(const struct shard *shard, const struct slot_state *state,
+                          struct merkle_range *range)
+{
+    const struct repairing *repairing = &shard->repairing;
+    struct merkle_info info = merkle_info(&repairing->merkle, state->slot);
+    if (info.depth_wanted <= info.depth || info.lost)
+        return merkle_dirty_next(&repairing->merkle, state->slot, repairing->rescan_leaf, RESCAN_LEAVES_MAX,
+                                 range);
+    *range = (struct merkle_range){.count = UINT32_C(1) << info.depth_wanted, .depth = info.depth_wanted};
+    return true;
+}
+
+/* Rescans what the slot at rescan_place wants. False: nothing now; the next one's turn. */
+static bool rescan_slot(struct shard *shard)
+{
+    struct repairing *repairing = &shard->repairing;
+    struct slot_state *state = &repairing->slots.states[repairing->rescan_place];
+    struct merkle_range range;
+    bool begins = repairing->rescan_leaf == 0;
+    bool lazy = state->blind_first != 0;
+    if (heal_scan_hopeless(shard, state) || (begins && !rescan_due(shard, state)) ||
+        !rescan_wanted(shard, state, &range))
+        return false;
+    if (lazy && shard->now.mono_us < repairing->rescan_lazy_us) {
+        repairing->rescan_not_before_us = repairing->rescan_lazy_us;
+        repairing->rescan_waits = true;
+        return true;
+    }
+    if (!rescan_start(shard, state->slot, range))
+        return false;
+    /* What is written to from now on has its own time. */
+    if (lazy && begins)
+        state->blind_first = slots_now(shard);
+    repairing->rescan_leaf = range.first + range.count;
+    return true;
+}
+
+/* The next slot, from a place on, whose tree wants a rescan: each dirty leaf once, then the next slot. */
 static bool rescan_dirty(struct shard *shard)
 {
     struct repairing *repairing = &shard->repairing;
@@ -241,22 +317,10 @@ static bool rescan_dirty(struct shard *shard)
     for (uint32_t i = 0; i < slots->count && i < RESCAN_SLOTS_PER_TICK; i++) {
         if (repairing->rescan_place >= slots->count)
             repairing->rescan_place = 0;
-        uint16_t slot = slots->states[repairing->rescan_place].slot;
-        if (heal_scan_hopeless(shard, &slots->states[repairing->rescan_place])) {
-            repairing->rescan_place++;
-            continue;
-        }
-        struct merkle_info info = merkle_info(&repairing->merkle, slot);
-        struct merkle_range range;
-        bool wanted = info.depth_wanted > info.depth && !info.lost;
-        if (wanted)
-            range =
-                (struct merkle_range){.count = UINT32_C(1) << info.depth_wanted, .depth = info.depth_wanted};
-        else
-            wanted = merkle_dirty_next(&repairing->merkle, slot, 0, RESCAN_LEAVES_MAX, &range);
-        if (wanted && rescan_start(shard, slot, range))
+        if (rescan_slot(shard))
             return true; /* and look here again afterwards */
         repairing->rescan_place++;
+        repairing->rescan_leaf = 0;
     }
     return false;
 }
@@ -287,9 +351,17 @@ void trees_turn_end(struct shard *shard)
     if (repairing->rescan != NULL || shard->now.mono_us < repairing->rescan_not_before_us ||
         !shard->options.healing.repair)
         return;
+    repairing->rescan_waits = false;
     if (rescan_dirty(shard))
         return;
     rescan_next(shard);
     /* A busy shard ends many turns: the next look is a tick away. */
     repairing->rescan_not_before_us = shard->now.mono_us + TICK_INTERVAL_US;
+}
+
+uint64_t trees_due_us(const struct shard *shard)
+{
+    const struct repairing *repairing = &shard->repairing;
+    return repairing->rescan == NULL && repairing->rescan_waits ? repairing->rescan_not_before_us
+                                                                : UINT64_MAX;
 }

@@ -58,6 +58,7 @@ struct world_options {
     uint8_t nodes;                   /* 1 or 3 */
     size_t memory_bytes;             /* 0 = enough */
     bool cold_empty;                 /* of all nodes */
+    bool blind_writes;
     bool repair;                     /* a round in two seconds */
     enum meta_state state_of_node_0; /* 0 = serving */
     uint64_t fail_at_call;           /* of node 0's allocator, counted from its start; 0 = never */
@@ -486,6 +487,7 @@ static void world_open_node(struct world *world, uint8_t index, const struct wor
                     .repair_interval_ms = 2000,
                     .rescan_interval_ms = 86400000,
                     .repair_bytes_per_s = UINT64_C(32) << 20},
+        .blind_writes = options->blind_writes,
         .cold_empty = options->cold_empty,
         .durability_always = true,
         .durability = span_of_text("always"),
