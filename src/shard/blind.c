@@ -17,6 +17,9 @@
  * It never falls. */
 #include "shard/state.h"
 
+/* What was counted longer ago than so many writes has less say in what new ones are taken for. */
+#define BLIND_COUNTED_MAX 4096u
+
 void blind_stored(struct shard *shard, uint16_t slot, const struct record *record)
 {
     struct slot_state *state = slot_state_of(shard, slot);
@@ -67,5 +70,30 @@ void blind_written(struct shard *shard, uint16_t slot, struct span key)
     state->blind_last = slots_now(shard);
     if (state->blind_first == 0)
         state->blind_first = state->blind_last;
+    state->blind += state->blind < UINT32_MAX;
     shard->counters.blind_writes++;
+}
+
+/* ---- their number --------------------------------------------------------------------------------------- */
+
+void blind_counted(struct shard *shard, struct slot_state *state, uint32_t writes, int64_t rows_more)
+{
+    struct repairing *repairing = &shard->repairing;
+    uint64_t more = rows_more < 0 ? 0 : (uint64_t)rows_more;
+    state->blind -= writes < state->blind ? writes : state->blind;
+    repairing->blind_counted += writes;
+    repairing->blind_new += more < writes ? more : writes;
+    while (repairing->blind_counted > BLIND_COUNTED_MAX) {
+        repairing->blind_counted /= 2;
+        repairing->blind_new /= 2;
+    }
+}
+
+uint64_t blind_rows(const struct shard *shard, const struct slot_state *state)
+{
+    const struct repairing *repairing = &shard->repairing;
+    /* As long as nothing is known they are of new keys: a store is filled before it is overwritten. */
+    if (repairing->blind_counted == 0)
+        return state->blind;
+    return state->blind * repairing->blind_new / repairing->blind_counted;
 }

@@ -104,6 +104,7 @@ struct slot_state {
     uint32_t
         dead; /* rows that are dead or mortal: tombstones, rows with an expiry, overrides without a value: about */
     uint32_t tombstones; /* of them, those without a value */
+    uint32_t blind;      /* writes that nobody looked at, and no rescan has counted: some are of new keys */
     uint16_t slot;
     bool tree_changed;  /* since it was last put into a flush */
     bool tree_in_flush; /* in the flush under way */
@@ -233,12 +234,17 @@ struct repairing {
     uint32_t rescan_place; /* where to look for dirty leaves next */
     uint32_t verify_place; /* the slow round */
     uint64_t verify_next_us;
-    uint32_t rescan_leaf;       /* in that slot: from this one on */
-    bool rescan_whole;          /* it covers the whole slot */
-    bool rescan_waits;          /* for its turn, in which nothing else need happen */
-    uint64_t rescan_newest;     /* the highest time of a stamp that it has seen */
-    uint64_t rescan_rows;       /* that it has seen */
-    uint64_t rescan_lazy_us;    /* no slot with blind writes is rescanned before */
+    uint32_t rescan_leaf;      /* in that slot: from this one on */
+    bool rescan_whole;         /* it covers the whole slot */
+    bool rescan_waits;         /* for its turn, in which nothing else need happen */
+    uint64_t rescan_newest;    /* the highest time of a stamp that it has seen */
+    uint64_t rescan_rows;      /* that it has seen */
+    uint64_t rescan_lazy_us;   /* no slot with blind writes is rescanned before */
+    uint64_t rescan_sample_us; /* then one is, though it is being written to */
+    uint64_t rescan_count; /* rows of the slot at rescan_place, and its blind writes, when its turn began */
+    uint32_t rescan_blind;
+    uint64_t blind_counted;     /* blind writes that rescans counted lately, */
+    uint64_t blind_new;         /* and those of them that were of new keys */
     uint32_t rescan_tombstones; /* that it has seen */
     uint32_t rescan_tombstones_before;
     uint64_t rescan_not_before_us;
@@ -374,6 +380,10 @@ void blind_scanned(struct slot_state *state, uint64_t newest);
 bool blind_wins(const struct shard *shard, const struct task *task);
 /* Such a write was stored. */
 void blind_written(struct shard *shard, uint16_t slot, struct span key);
+/* A rescan has found out what so many of them were: so many rows more. */
+void blind_counted(struct shard *shard, struct slot_state *state, uint32_t writes, int64_t rows_more);
+/* How many rows the slot has that its tree does not count: a guess. */
+uint64_t blind_rows(const struct shard *shard, const struct slot_state *state);
 
 /* handoff.c */
 void handoff_init(struct shard *shard);

@@ -173,7 +173,7 @@ void slot_tombstones_counted(struct slot_state *state, uint32_t before, uint32_t
 
 uint64_t slot_keys(const struct shard *shard, const struct slot_state *state)
 {
-    uint64_t rows = merkle_info(&shard->repairing.merkle, state->slot).count;
+    uint64_t rows = merkle_info(&shard->repairing.merkle, state->slot).count + blind_rows(shard, state);
     return rows > state->tombstones ? rows - state->tombstones : 0;
 }
 

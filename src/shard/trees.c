@@ -26,6 +26,9 @@
 #define BLIND_PAUSE_US 2000u
 #define BLIND_PAUSE_US_PER_ROW 20u
 
+/* One of them is rescanned all the same, this often: by it the others are guessed (blind_rows). */
+#define BLIND_SAMPLE_US 1000000u
+
 /* Of the shard's memory, the part for trees: half a byte for each key of 16 bytes with 100 bytes would do. */
 #define TREE_MEMORY_DIVISOR 16u
 
@@ -250,7 +253,7 @@ void trees_rescan_done(struct shard *shard, enum status status)
     if (state != NULL && repairing->rescan_whole && result.finished)
         blind_scanned(state, repairing->rescan_newest);
     if (state != NULL && merkle_info(&repairing->merkle, state->slot).leaves_dirty == 0)
-        state->blind_first = state->blind_last = 0;
+        state->blind_first = state->blind_last = state->blind = 0;
     repairing->counters.rescans++;
     repairing->rescan_lazy_us =
         shard->now.mono_us + BLIND_PAUSE_US + repairing->rescan_rows * BLIND_PAUSE_US_PER_ROW;
@@ -265,7 +268,7 @@ static bool rescan_due(const struct shard *shard, const struct slot_state *state
     decisecond interval = shard->options.healing.repair_interval_ms / DECISECOND_MS;
     decisecond quiet = interval / BLIND_QUIET_DIVISOR;
     decisecond now = slots_now(shard);
-    if (state->blind_first == 0)
+    if (state->blind_first == 0 || shard->now.mono_us >= shard->repairing.rescan_sample_us)
         return true;
     quiet = quiet > BLIND_QUIET_MAX ? BLIND_QUIET_MAX : quiet;
     return now - state->blind_last > quiet || now - state->blind_first > interval;
@@ -292,6 +295,10 @@ static bool rescan_slot(struct shard *shard)
     struct merkle_range range;
     bool begins = repairing->rescan_leaf == 0;
     bool lazy = state->blind_first != 0;
+    if (begins) {
+        repairing->rescan_count = merkle_info(&repairing->merkle, state->slot).count;
+        repairing->rescan_blind = state->blind;
+    }
     if (heal_scan_hopeless(shard, state) || (begins && !rescan_due(shard, state)) ||
         !rescan_wanted(shard, state, &range))
         return false;
@@ -302,11 +309,21 @@ static bool rescan_slot(struct shard *shard)
     }
     if (!rescan_start(shard, state->slot, range))
         return false;
-    /* What is written to from now on has its own time. */
-    if (lazy && begins)
+    if (lazy && begins) {
+        /* What is written to from now on has its own time. */
         state->blind_first = slots_now(shard);
+        repairing->rescan_sample_us = shard->now.mono_us + BLIND_SAMPLE_US;
+    }
     repairing->rescan_leaf = range.first + range.count;
     return true;
+}
+
+/* Each dirty leaf of the slot has been rescanned once. */
+static void turn_over(struct shard *shard, struct slot_state *state)
+{
+    const struct repairing *repairing = &shard->repairing;
+    uint64_t count = merkle_info(&repairing->merkle, state->slot).count;
+    blind_counted(shard, state, repairing->rescan_blind, (int64_t)(count - repairing->rescan_count));
 }
 
 /* The next slot, from a place on, whose tree wants a rescan: each dirty leaf once, then the next slot. */
@@ -319,6 +336,8 @@ static bool rescan_dirty(struct shard *shard)
             repairing->rescan_place = 0;
         if (rescan_slot(shard))
             return true; /* and look here again afterwards */
+        if (repairing->rescan_leaf > 0 && repairing->rescan_blind > 0)
+            turn_over(shard, &slots->states[repairing->rescan_place]);
         repairing->rescan_place++;
         repairing->rescan_leaf = 0;
     }
