@@ -103,6 +103,8 @@ const struct scenario scenarios[] = {
     {"blind-writes-differ", "what was written without a look is compared", prepare_blind_repair,
      scenario_blind_writes_differ},
     {"blind-write-is-purged", "what a blind write replaced in the cold tier does not come back",
-     prepare_blind_repair, scenario_blind_write_purged},
+     prepare_blind_purge, scenario_blind_write_purged},
+    {"blind-write-during-a-cold-read", "what a cold read brings never takes the place of a later write",
+     prepare_blind_slow_reads, scenario_blind_write_during_a_cold_read},
 };
 const uint32_t scenario_count = sizeof scenarios / sizeof *scenarios;

@@ -70,6 +70,9 @@ void scenario_blind_write_after_a_crash(struct world *world);
 void scenario_blind_override(struct world *world);
 void scenario_blind_writes_differ(struct world *world);
 void scenario_blind_write_purged(struct world *world);
+void prepare_blind_slow_reads(struct swarm *swarm);
+void prepare_blind_purge(struct swarm *swarm);
+void scenario_blind_write_during_a_cold_read(struct world *world);
 
 /* scenarios_purge.c */
 void scenario_purge_waits(struct world *world);

@@ -28,6 +28,20 @@ static struct happening *plan_io(struct world *world, struct sim_node *node, uin
 
 /* ---- cold reads ----------------------------------------------------------------------------------------- */
 
+static void cold_read_told(struct world *world, struct happening *happening)
+{
+    struct sim_node *node = happening->object;
+    if (happening->number != node->life)
+        return;
+    enum status status = (enum status)happening->index2;
+    struct span record = status == STATUS_OK ? buf_span(&happening->bytes) : (struct span){0};
+    node->disk.cold_noted |= status == STATUS_CORRUPT;
+    struct event *event = shard_post(world, node, (uint16_t)happening->index, EVENT_COLD_RESULT, record);
+    event->ticket = happening->number2;
+    event->status = status;
+}
+
+/* What is read is what is there now; the shard hears of it later, and by then it may have been flushed over. */
 static void cold_read_done(struct world *world, struct happening *happening)
 {
     struct sim_node *node = happening->object;
@@ -39,17 +53,18 @@ static void cold_read_done(struct world *world, struct happening *happening)
         status = STATUS_IO_ERROR; /* a damaged row is a row lost: scenarios have those */
     else
         status = disk_cold_get(&node->disk, buf_span(&happening->bytes), &record);
-    node->disk.cold_noted |= status == STATUS_CORRUPT;
-    struct event *event = shard_post(world, node, (uint16_t)happening->index, EVENT_COLD_RESULT, record);
-    event->ticket = happening->number2;
-    event->status = status;
+    uint64_t us = disk_time_us(world, node, world->swarm.cold_read_us / 2);
+    struct happening *told = plan_io(world, node, (uint16_t)happening->index, us, cold_read_told);
+    told->number2 = happening->number2;
+    told->index2 = status;
+    buf_append_span(&told->bytes, record);
 }
 
 void storage_cold_read(struct world *world, struct sim_node *node, uint16_t shard,
                        const struct effect *effect)
 {
-    struct happening *happening =
-        plan_io(world, node, shard, disk_time_us(world, node, world->swarm.cold_read_us), cold_read_done);
+    uint64_t us = disk_time_us(world, node, world->swarm.cold_read_us / 2);
+    struct happening *happening = plan_io(world, node, shard, us, cold_read_done);
     happening->number2 = effect->ticket;
     buf_append_span(&happening->bytes, effect->bytes);
 }
