@@ -36,6 +36,18 @@ static bool lost_its_disk(const struct world *world, uint16_t index, uint16_t sl
            !(node->running && shard_slot_serves(node->shard[slot_shard(slot, node->shards)].shard, slot));
 }
 
+/* A replica that holds nothing of the key, and has purged newer rows of its slot, refuses the version for good: what it
+ * was offered late, by a hint or by repair, it never held. */
+static bool refuses(struct world *world, uint16_t index, uint32_t key, struct version version)
+{
+    const struct sim_node *node = &world->nodes[index];
+    uint16_t slot = oracle_key_slot(world, key);
+    if (!node->running || !version_none(world->oracles.replica[index][key].durable))
+        return false;
+    struct stamp floor = shard_slot_floor(node->shard[slot_shard(slot, node->shards)].shard, slot);
+    return stamp_compare(stamp_max(version.value, version.override), floor) <= 0;
+}
+
 static void check_replica(struct world *world, const struct sim_node *node, uint16_t other, uint32_t key,
                           struct version version)
 {
@@ -43,7 +55,7 @@ static void check_replica(struct world *world, const struct sim_node *node, uint
     if (lost_its_disk(world, other, oracle_key_slot(world, key)))
         return;
     bool gone = version_none(replica->durable) && oracle_covers(world, key, replica->ever, version);
-    if (gone || oracle_covers(world, key, replica->durable, version))
+    if (gone || oracle_covers(world, key, replica->durable, version) || refuses(world, other, key, version))
         return;
     char text[STAMP_TEXT_BYTES_MAX];
     format_version(version, text);

@@ -7,7 +7,7 @@ void prepare_blind_hints(struct swarm *swarm)
 {
     prepare_little_memory(swarm);
     swarm->healing.hints = true;
-    swarm->healing.hint_bytes_per_s = 4000;
+    swarm->healing.hint_bytes_per_s = 2000;
 }
 
 /* A flush is done while a cold read is still under way. */

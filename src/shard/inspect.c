@@ -52,3 +52,9 @@ uint64_t shard_slot_high_water(const struct shard *shard, uint16_t slot)
     const struct slot_state *state = slot_state_of(shard, slot);
     return state == NULL ? HIGH_WATER_UNKNOWN : state->high_water;
 }
+
+struct stamp shard_slot_floor(const struct shard *shard, uint16_t slot)
+{
+    const struct slot_state *state = slot_state_of(shard, slot);
+    return state == NULL ? (struct stamp){0} : state->floor;
+}

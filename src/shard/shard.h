@@ -311,6 +311,9 @@ bool shard_slot_root(const struct shard *shard, uint16_t slot, struct hash_128 *
 /* No row of the slot in the cold tier has a stamp of a higher time; UINT64_MAX: not known, or no slot of this shard. */
 uint64_t shard_slot_high_water(const struct shard *shard, uint16_t slot);
 
+/* The slot's purge floor; none for no slot of this shard. */
+struct stamp shard_slot_floor(const struct shard *shard, uint16_t slot);
+
 /* What gossip knows (shard 0's; NULL on other shards). Valid until the next step. */
 const struct swim *shard_gossip(const struct shard *shard);
 
