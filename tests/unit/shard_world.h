@@ -55,9 +55,9 @@ struct world_node {
 };
 
 struct world_options {
-    uint8_t nodes;                   /* 1 or 3 */
-    size_t memory_bytes;             /* 0 = enough */
-    bool cold_empty;                 /* of all nodes */
+    uint8_t nodes;       /* 1 or 3 */
+    size_t memory_bytes; /* 0 = enough */
+    bool cold_empty;     /* of all nodes */
     bool blind_writes;
     bool repair;                     /* a round in two seconds */
     enum meta_state state_of_node_0; /* 0 = serving */
