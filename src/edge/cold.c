@@ -17,20 +17,6 @@
 #include "model/reserved.h"
 #include "store/flush.h"
 
-/* Filters of 10 bits per key miss 1 in 100. */
-#define COLD_FILTER_BITS 10.0
-
-#define COLD_BLOCK_BYTES (8u << 10)
-#define COLD_TABLE_BYTES ((uint64_t)64 << 20)
-#define COLD_LEVEL1_BYTES ((uint64_t)256 << 20)
-#define COLD_INFO_LOG_BYTES ((size_t)1 << 20)
-#define COLD_INFO_LOGS_MAX 2
-#define COLD_BACKGROUND_JOBS 2
-
-/* Nothing is ever put into RocksDB's own memory; the least that it takes. */
-#define COLD_WRITE_BUFFER_BYTES ((size_t)64 << 10)
-#define COLD_MEMORY_BYTES_MIN ((size_t)1 << 20)
-
 /* After a failure the database is opened anew at most so often. */
 #define COLD_REOPEN_SECONDS 1
 
@@ -50,53 +36,6 @@ enum status cold_error(struct cold *cold, char *error, struct buf *why, const ch
     if (status == STATUS_CORRUPT && cold->opened && cold->damaged != NULL)
         cold->damaged(cold->context);
     return status;
-}
-
-static void cold_make_options(struct cold *cold, const struct cold_options *wanted)
-{
-    size_t memory =
-        wanted->memory_bytes > COLD_MEMORY_BYTES_MIN ? wanted->memory_bytes : COLD_MEMORY_BYTES_MIN;
-    cold->cache = rocksdb_cache_create_lru(memory);
-
-    rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
-    rocksdb_block_based_options_set_block_cache(table, cold->cache);
-    rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
-    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
-    rocksdb_block_based_options_set_filter_policy(table,
-                                                  rocksdb_filterpolicy_create_bloom_full(COLD_FILTER_BITS));
-    rocksdb_block_based_options_set_block_size(table, COLD_BLOCK_BYTES);
-    rocksdb_block_based_options_set_format_version(table, 5);
-    cold->table_options = table;
-
-    rocksdb_options_t *options = rocksdb_options_create();
-    rocksdb_options_set_block_based_table_factory(options, table);
-    rocksdb_options_set_create_if_missing(options, 1);
-    rocksdb_options_set_paranoid_checks(options, 1);
-    rocksdb_options_set_compression(options, rocksdb_lz4_compression);
-    rocksdb_options_set_write_buffer_size(options, COLD_WRITE_BUFFER_BYTES);
-    rocksdb_options_set_max_write_buffer_number(options, 2);
-    rocksdb_options_set_target_file_size_base(options, COLD_TABLE_BYTES);
-    rocksdb_options_set_max_bytes_for_level_base(options, COLD_LEVEL1_BYTES);
-    rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
-    rocksdb_options_set_level0_file_num_compaction_trigger(options, COLD_LEVEL0_COMPACT);
-    rocksdb_options_set_level0_slowdown_writes_trigger(options, COLD_LEVEL0_FILES_MAX * 2);
-    rocksdb_options_set_level0_stop_writes_trigger(options, COLD_LEVEL0_FILES_MAX * 2);
-    rocksdb_options_set_max_open_files(options,
-                                       wanted->files_open_max > 64 ? (int)wanted->files_open_max : 64);
-    rocksdb_options_set_max_background_jobs(options, COLD_BACKGROUND_JOBS);
-    rocksdb_options_set_bytes_per_sync(options, 1 << 20);
-    rocksdb_options_set_info_log_level(options, 2); /* warnings */
-    rocksdb_options_set_max_log_file_size(options, COLD_INFO_LOG_BYTES);
-    rocksdb_options_set_keep_log_file_num(options, COLD_INFO_LOGS_MAX);
-    rocksdb_options_set_stats_dump_period_sec(options, 0);
-    rocksdb_options_set_stats_persist_period_sec(options, 0);
-    cold->options = options;
-
-    cold->read_options = rocksdb_readoptions_create();
-    rocksdb_readoptions_set_verify_checksums(cold->read_options, 1);
-    cold->ingest_options = rocksdb_ingestexternalfileoptions_create();
-    rocksdb_ingestexternalfileoptions_set_move_files(cold->ingest_options, 1);
-    cold->environment = rocksdb_envoptions_create();
 }
 
 static void cold_free(struct cold *cold)
@@ -135,7 +74,7 @@ enum status cold_open(const struct cold_options *wanted, struct cold **out, stru
     cold->temporary_path[strlen(wanted->temporary_path)] = '\0';
     cold->context = wanted->context;
     cold->damaged = wanted->damaged;
-    cold_make_options(cold, wanted);
+    cold_options_make(cold, wanted);
 
     char *error = NULL;
     cold->database = rocksdb_open(cold->options, cold->path, &error);

@@ -35,6 +35,9 @@ struct cold {
     struct list_link scans; /* struct cold_scan: all that are open */
 };
 
+/* The cache and all options; nothing is opened yet. */
+void cold_options_make(struct cold *cold, const struct cold_options *wanted);
+
 /* The status of an error text of RocksDB, which it frees; `why`, if not NULL, gets a sentence with it.
  * Damage is told. */
 enum status cold_error(struct cold *cold, char *error, struct buf *why, const char *action);

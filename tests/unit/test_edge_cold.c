@@ -24,6 +24,7 @@
 #include "store/flush.h"
 
 #define KEYS 4000
+#define WORLD_CACHE_BYTES ((size_t)4 << 20)
 
 struct world {
     char directory[64];
@@ -40,7 +41,7 @@ static void world_reopen(struct world *world)
 {
     struct cold_options options = {.path = world->path,
                                    .temporary_path = world->temporary_path,
-                                   .memory_bytes = (size_t)4 << 20,
+                                   .memory_bytes = WORLD_CACHE_BYTES,
                                    .files_open_max = 64};
     assert_int_equal(cold_open(&options, &world->cold, NULL), STATUS_OK);
 }
@@ -229,6 +230,48 @@ static void test_cold_newest_version_wins_over_many_ingestions_and_restarts(void
     /* Nothing is left behind where tables are made. */
     assert_int_equal(rmdir(world.temporary_path), 0);
     assert_int_equal(mkdir(world.temporary_path, 0700), 0);
+    world_close(&world, false);
+}
+
+/* Bytes that this process has asked the system for, by read and pread. */
+static uint64_t bytes_read(void)
+{
+    char text[512] = {0};
+    int file = open("/proc/self/io", O_RDONLY);
+    if (file < 0)
+        skip(); /* not where /proc is hidden */
+    ssize_t size = read(file, text, sizeof text - 1);
+    assert_int_equal(close(file), 0);
+    assert_true(size > 0);
+    unsigned long long bytes = 0;
+    assert_int_equal(sscanf(text, "rchar: %llu", &bytes), 1);
+    return bytes;
+}
+
+/* The filters of this many keys take a megabyte. */
+#define MANY_KEYS 800000u
+#define MISSES 20000u
+
+/* A filter that did not fit its part of the cache would be read whole for each key: a megabyte, where a few blocks for
+ * the one key in a hundred that it does not tell apart, and parts that are not in the cache yet, are all there is. */
+static void test_cold_missing_keys_are_told_by_a_filter_that_stays_in_a_small_cache(void **state)
+{
+    struct world world;
+    uint32_t version = 0;
+    (void)state;
+    world_open(&world, NULL);
+    for (uint32_t number = 0; number < MANY_KEYS; number++)
+        put_row(&world, number, 1, 0);
+    assert_int_equal(flush_all(&world, NULL), STATUS_OK);
+    for (uint32_t i = 0; i < MISSES; i++)
+        assert_int_equal(get_row(&world, MANY_KEYS + i, &version), STATUS_NOT_FOUND);
+    uint64_t before = bytes_read();
+    for (uint32_t i = 0; i < MISSES; i++)
+        assert_int_equal(get_row(&world, MANY_KEYS + MISSES + i, &version), STATUS_NOT_FOUND);
+    assert_true((bytes_read() - before) / MISSES < 400);
+    struct cold_stats stats;
+    cold_stats(world.cold, &stats);
+    assert_true(stats.memory_bytes <= WORLD_CACHE_BYTES + ((size_t)1 << 20));
     world_close(&world, false);
 }
 
@@ -481,6 +524,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cold_newest_version_wins_over_many_ingestions_and_restarts),
+        cmocka_unit_test(test_cold_missing_keys_are_told_by_a_filter_that_stays_in_a_small_cache),
         cmocka_unit_test(test_cold_job_without_rows_is_done),
         cmocka_unit_test(test_cold_erased_rows_are_gone_and_stay_gone),
         cmocka_unit_test(test_cold_reserved_rows_are_listed_in_order_beside_those_of_users),
