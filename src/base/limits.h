@@ -50,12 +50,27 @@
 /* Commands of one client that are not answered yet. Past it the client's input waits in its socket. */
 #define CLIENT_COMMANDS_MAX 1024u
 
-/* Answers of one client gathered in a turn before its input waits; an answer itself may be larger. */
+/* Answers of one client gathered in a turn before its input waits; an answer itself may be larger. With little memory
+ * it is this part of what a shard has for everything but rows, so that a few clients cannot fill it in one turn. */
 #define CLIENT_OUTPUT_BYTES_MAX (4u << 20)
+#define CLIENT_OUTPUT_DIVISOR 32u
+
+/* When memory is short, the answers of all clients gathered in a turn take about this part of it; buffers double. */
+#define CLIENT_OUTPUTS_DIVISOR 16u
+
+/* Of what a shard has for everything but rows: past the first half of it clients have one command in flight each, the
+ * rest waits in their sockets; past three quarters commands on keys are answered OVERLOADED before anything is done for
+ * them. The last quarter is for answers, for requests under way and for other nodes. */
+#define MEMORY_BUSY_DIVISOR 2u
+#define MEMORY_SHORT_DIVISOR 4u
 
 /* Bytes that one shard appended to the log and that are not durable yet; past it writes get OVERLOADED. Twice the
  * largest frame, so that even the largest value fits while another is being synced. */
 #define LOG_UNSYNCED_BYTES_MAX (2u * FRAME_BYTES_MAX - 64u)
+
+/* With little memory: this part of the shard's. The log thread's two queues double as they grow, so they hold up to
+ * four times as much; that is a quarter of the memory at the very worst, on a disk that has stopped. */
+#define LOG_UNSYNCED_DIVISOR 16u
 
 /* Answers that wait for the log, and operations that wait for cold reads, of one shard. */
 #define DURABLE_WAITERS_MAX (256u << 10)

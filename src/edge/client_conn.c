@@ -154,11 +154,16 @@ static void client_conn_settle(struct conn *conn)
     if (client->state == CLIENT_GONE)
         return;
     if (conn->failure != NULL) {
+        if (conn->overrun)
+            client_watch_overrun(client);
+        loop_say(client->loop, SAY_DEBUG, "a client's connection is lost: %s", conn->failure);
         tell_closed(client);
         client_conn_close(client);
         return;
     }
-    if (client->resumed && client->state == CLIENT_OPEN) {
+    /* Who does not take its answers gets no further ones made, not even for what was read already. */
+    bool may_go_on = (conn->pauses & CONN_PAUSE_OUTPUT) == 0;
+    if (client->resumed && may_go_on && client->state == CLIENT_OPEN) {
         client->resumed = false;
         conn_resume(conn, CONN_PAUSE_SHARD);
         conn_deliver_kept(conn);
@@ -215,6 +220,8 @@ void client_conn_timer(struct client_conn *client)
         return;
     }
     client->given_up = true;
+    if (draining && client->conn.failure == NULL)
+        client->conn.overrun = true;
     if (draining || client->state == CLIENT_LINGERING)
         conn_fail(&client->conn, "the client did not take its answers or close in time");
     conn_settle_later(&client->conn);
@@ -230,6 +237,7 @@ static void client_conn_bytes(struct conn *conn, struct span bytes, size_t *cons
     client->resumed = false;
     loop_step(client->loop, &event);
     client->idle = event.idle;
+    client_watch_heard(client, event.partial);
     *consumed = event.consumed;
     *need = event.need;
     if (event.paused)
@@ -248,8 +256,7 @@ static void client_conn_end(struct conn *conn)
         conn_settle_later(conn);
 }
 
-/* The last bytes that it gets. */
-static void send_last(struct client_conn *client, struct span bytes)
+void client_conn_say_last(struct client_conn *client, struct span bytes)
 {
     conn_send(&client->conn, bytes);
     client->state = CLIENT_ENDING;
@@ -264,8 +271,9 @@ void client_conn_send(struct loop *loop, const struct effect *effect)
     if (client == NULL || client->state != CLIENT_OPEN)
         return;
     client->idle = effect->idle;
+    client_watch_answered(client);
     if (effect->flag) {
-        send_last(client, effect->bytes);
+        client_conn_say_last(client, effect->bytes);
         return;
     }
     conn_send(&client->conn, effect->bytes);
@@ -281,8 +289,28 @@ static void client_conn_overflow(struct conn *conn)
     struct client_conn *client = client_conn_of(conn);
     bool http = client->protocol == CLIENT_HTTP;
     if (client->state == CLIENT_OPEN)
-        send_last(client, http ? span_of(overflow_http, sizeof overflow_http - 1)
-                               : span_of(overflow_resp, sizeof overflow_resp - 1));
+        client_conn_say_last(client, http ? span_of(overflow_http, sizeof overflow_http - 1)
+                                          : span_of(overflow_resp, sizeof overflow_resp - 1));
+}
+
+/* No memory for an answer: whoever holds most of it for answers that it does not take must go. False: that is the
+ * one who asks. */
+static bool client_conn_starved(struct conn *conn)
+{
+    const struct client_conns *clients = &client_conn_of(conn)->loop->clients;
+    struct conn *greatest = conn;
+    for (uint32_t i = 0; i < clients->capacity; i++) {
+        struct client_conn *client = clients->slots[i];
+        if (client != NULL && client->conn.waiting.capacity > greatest->waiting.capacity)
+            greatest = &client->conn;
+    }
+    if (greatest == conn)
+        return false;
+    if (greatest->failure == NULL)
+        greatest->overrun = true;
+    conn_fail(greatest, "others need the memory of its unsent output");
+    conn_drop_output(greatest);
+    return true;
 }
 
 void client_conn_resume(struct loop *loop, uint64_t id)
@@ -302,6 +330,7 @@ static const struct conn_handler handler = {
     .end = client_conn_end,
     .settle = client_conn_settle,
     .closed = client_conn_closed,
+    .starved = client_conn_starved,
 };
 
 static void client_conn_closed(struct conn *conn)
@@ -321,6 +350,7 @@ static void refuse(struct client_conn *client)
     struct span text = client->protocol == CLIENT_HTTP ? span_of(refusal_http, sizeof refusal_http - 1)
                                                        : span_of(refusal_resp, sizeof refusal_resp - 1);
     client->told_closed = true;
+    client_watch_refused(client->loop);
     conn_send(&client->conn, text);
     client_conn_close(client);
 }
@@ -329,7 +359,7 @@ static bool admit(struct loop *loop, struct client_conn *client)
 {
     struct loop_shared *shared = loop->shared;
     uint32_t open = atomic_fetch_add_explicit(&shared->clients_open, 1, memory_order_relaxed);
-    if (open < shared->clients_max && !loop->stopping && client_conn_number(loop, client))
+    if (open < shared->limits.clients_max && !loop->stopping && client_conn_number(loop, client))
         return true;
     atomic_fetch_sub_explicit(&shared->clients_open, 1, memory_order_relaxed);
     return false;
@@ -346,9 +376,10 @@ void client_conn_accept(struct loop *loop, uv_stream_t *listener, enum client_pr
     client->protocol = protocol;
     client->state = CLIENT_OPEN;
     client->idle = true;
+    client->seen.active_us = loop_now(loop).mono_us;
     list_init(&client->leaving);
     if (conn_init(&client->conn, &loop->pool, &handler, COMMAND_BYTES_MAX + value_bytes,
-                  CLIENT_UNSENT_BYTES_MAX + value_bytes) != 0) {
+                  loop->shared->limits.output_bytes_max + value_bytes) != 0) {
         alloc_put(&loop->alloc, client, sizeof *client);
         return;
     }

@@ -8,20 +8,20 @@
  *    answered (the shard says so: "idle") and every answer written. No command lasts longer than its timeout, so who
  *    has heard nothing for the request timeout and CLIENT_ANSWER_MARGIN_MS more waits in vain; output in the way of
  *    that may take CLIENT_DRAIN_MS;
+ *  - it is too slow or idle for too long (edge/client_watch.h);
+ *  - its unsent answers are past their bound, or there is no memory for answers and it holds the most of it;
  *  - anything else that fails ends it at once. */
 #ifndef RONDO_EDGE_CLIENT_CONN_H
 #define RONDO_EDGE_CLIENT_CONN_H
 
 #include "base/timer.h"
+#include "edge/client_watch.h"
 #include "edge/conn.h"
 #include "shard/shard.h"
 
 #define CLIENT_LINGER_MS 1000
 #define CLIENT_ANSWER_MARGIN_MS 1000
 #define CLIENT_DRAIN_MS 30000
-
-/* Unsent answers of one client: this and one value; past it the connection is closed. */
-#define CLIENT_UNSENT_BYTES_MAX ((size_t)64 << 20)
 
 /* Connections of one loop: what fits the index part of a connection's number. */
 #define CLIENT_INDEX_BITS 20
@@ -49,6 +49,7 @@ struct client_conn {
     bool given_up;            /* the linger time is over */
     uint64_t drain_until_us;  /* after the client's end: 0 = not ended */
     struct list_link leaving; /* in client_conns: it has sent its end, and a turn must end before it goes */
+    struct client_seen seen;
     struct timer timer;
     uv_shutdown_t shutdown;
 };
@@ -67,6 +68,9 @@ void client_conns_init(struct client_conns *clients);
 
 /* A connection waits on the listening socket: takes it, or refuses it past the node's bound. */
 void client_conn_accept(struct loop *loop, uv_stream_t *listener, enum client_protocol protocol);
+
+/* The last bytes that an open client gets. */
+void client_conn_say_last(struct client_conn *client, struct span bytes);
 
 /* EFFECT_CLIENT_SEND. Nothing happens if the client is gone. */
 void client_conn_send(struct loop *loop, const struct effect *effect);

@@ -32,7 +32,9 @@ int conn_init(struct conn *conn, struct conn_pool *pool, const struct conn_handl
     buf_init(&conn->in, &pool->alloc);
     buf_init(&conn->flying, &pool->alloc);
     buf_init(&conn->waiting, &pool->alloc);
-    return uv_tcp_init(pool->uv, &conn->tcp);
+    int error = uv_tcp_init(pool->uv, &conn->tcp);
+    pool->count += error == 0;
+    return error;
 }
 
 void conn_settle_later(struct conn *conn)
@@ -58,16 +60,29 @@ static bool reserve(struct conn *conn, struct buf *buf, size_t size)
     return alloc_fits(&conn->pool->alloc, size + conn->leave_free) && buf_reserve(buf, size);
 }
 
+/* The most that one read should take. What nodes send is never left waiting. */
+static size_t read_share(const struct conn *conn)
+{
+    const struct conn_pool *pool = conn->pool;
+    if (conn->leave_free == 0)
+        return CONN_READ_BYTES;
+    size_t share = pool->alloc.budget_bytes / CONN_READ_DIVISOR / (pool->count > 0 ? pool->count : 1);
+    if (share > CONN_READ_BYTES)
+        return CONN_READ_BYTES;
+    return share > CONN_READ_BYTES_MIN ? share : CONN_READ_BYTES_MIN;
+}
+
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
     struct conn *conn = LIST_ENTRY(handle, struct conn, tcp);
     struct buf *in = &conn->in;
     (void)suggested;
+    size_t share = read_share(conn);
     if (in->size == 0 || conn->discard) {
-        *buffer = uv_buf_init((char *)conn->pool->read_buffer, CONN_READ_BYTES);
+        *buffer = uv_buf_init((char *)conn->pool->read_buffer, (unsigned)share);
         return;
     }
-    size_t target = in->size + READ_MORE_BYTES;
+    size_t target = in->size + (share < READ_MORE_BYTES ? share : READ_MORE_BYTES);
     if (target < conn->in_need)
         target = conn->in_need;
     if (target > conn->in_max)
@@ -160,6 +175,7 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
         on_read_end(conn, (int)size);
         return;
     }
+    conn->received += (uint64_t)size;
     if (conn->in.size == 0 || conn->discard) {
         deliver(conn, span_of(buffer->base, (size_t)size));
         return;
@@ -206,6 +222,23 @@ size_t conn_output_bytes(const struct conn *conn)
     return conn->waiting.size + (conn->flying.size > 0 ? conn->tcp.write_queue_size : 0);
 }
 
+void conn_drop_output(struct conn *conn)
+{
+    assert(conn->failure != NULL || conn->closing);
+    buf_free(&conn->waiting);
+}
+
+bool conn_listens(const struct conn *conn)
+{
+    return conn->reading;
+}
+
+static size_t output_pause_bytes(const struct conn *conn)
+{
+    size_t bytes = conn->pool->alloc.budget_bytes / CONN_OUTPUT_PAUSE_DIVISOR;
+    return bytes < CONN_OUTPUT_PAUSE_BYTES ? bytes : CONN_OUTPUT_PAUSE_BYTES;
+}
+
 static void on_written(uv_write_t *write, int status)
 {
     struct conn *conn = LIST_ENTRY(write, struct conn, write);
@@ -218,8 +251,10 @@ static void on_written(uv_write_t *write, int status)
     }
     if (conn->waiting.size > 0 && conn->failure == NULL)
         conn_write_waiting(conn);
-    if (conn_output_bytes(conn) <= CONN_OUTPUT_PAUSE_BYTES / 2)
+    if ((conn->pauses & CONN_PAUSE_OUTPUT) != 0 && conn_output_bytes(conn) <= output_pause_bytes(conn) / 2) {
         conn_resume(conn, CONN_PAUSE_OUTPUT);
+        conn_settle_later(conn); /* what was kept meanwhile */
+    }
     if (conn_output_bytes(conn) == 0)
         conn_settle_later(conn);
 }
@@ -236,6 +271,17 @@ static void conn_write_waiting(struct conn *conn)
         buf_free(&conn->flying);
         conn_fail(conn, uv_strerror(status));
     }
+}
+
+/* Makes room for output, at the cost of others if its owner says so. */
+static bool reserve_output(struct conn *conn, size_t size)
+{
+    while (!reserve(conn, &conn->waiting, size)) {
+        conn->waiting.failed = false;
+        if (conn->handler->starved == NULL || !conn->handler->starved(conn) || conn->failure != NULL)
+            return false;
+    }
+    return true;
 }
 
 void conn_send(struct conn *conn, struct span bytes)
@@ -257,17 +303,20 @@ void conn_send(struct conn *conn, struct span bytes)
     if (rest.size == 0)
         return;
     if (rest.size > conn->out_max || conn_output_bytes(conn) > conn->out_max - rest.size) {
+        conn->overrun = true;
         conn_fail(conn, "its unsent output is past the limit");
         return;
     }
-    if (!reserve(conn, &conn->waiting, rest.size)) {
+    if (!reserve_output(conn, rest.size)) {
+        conn->overrun = true;
         conn_fail(conn, "no memory for its unsent output");
         return;
     }
     buf_append_span(&conn->waiting, rest);
+    conn->queued += rest.size;
     if (conn->flying.size == 0)
         conn_write_waiting(conn);
-    if (conn_output_bytes(conn) > CONN_OUTPUT_PAUSE_BYTES)
+    if (conn_output_bytes(conn) > output_pause_bytes(conn))
         conn_pause(conn, CONN_PAUSE_OUTPUT);
 }
 
@@ -276,6 +325,7 @@ void conn_send(struct conn *conn, struct span bytes)
 static void on_closed(uv_handle_t *handle)
 {
     struct conn *conn = LIST_ENTRY(handle, struct conn, tcp);
+    conn->pool->count--;
     buf_free(&conn->in);
     buf_free(&conn->flying);
     buf_free(&conn->waiting);

@@ -19,8 +19,16 @@
 #define CONN_READ_BYTES (64u << 10)
 
 /* A connection with more unsent output than this is not read from until half of it is gone: who does not read
- * answers may not ask for more. */
+ * answers may not ask for more. With little memory the mark is this part of the pool: sixteen such connections fill
+ * half of it. */
 #define CONN_OUTPUT_PAUSE_BYTES (1u << 20)
+#define CONN_OUTPUT_PAUSE_DIVISOR 32u
+
+/* What one read takes may have to be kept, when its connection waits for its turn. So that all connections together
+ * keep no more than this part of the pool (half of what clients may fill), a read takes at most a connection's share
+ * of that, and no less than the bytes below: a command of usual size. */
+#define CONN_READ_DIVISOR 4u
+#define CONN_READ_BYTES_MIN 512u
 
 struct conn;
 
@@ -37,6 +45,8 @@ struct conn_handler {
     void (*settle)(struct conn *conn);
     /* After conn_close: the memory may be freed. */
     void (*closed)(struct conn *conn);
+    /* There is no memory for its output. True: something was freed for it. NULL: the connection fails. */
+    bool (*starved)(struct conn *conn);
 };
 
 /* What the connections of one loop share. */
@@ -44,6 +54,7 @@ struct conn_pool {
     uv_loop_t *uv;
     struct alloc alloc; /* of all buffers */
     struct list_link unsettled;
+    uint32_t count; /* connections */
     uint8_t read_buffer[CONN_READ_BYTES];
 };
 
@@ -67,12 +78,15 @@ struct conn {
     struct buf waiting; /* to be written afterwards */
     size_t out_max;
     size_t leave_free;   /* of the pool's memory: its buffers grow no further than this */
+    uint64_t received;   /* bytes, in all */
+    uint64_t queued;     /* bytes that the socket did not take at once, in all */
     const char *failure; /* why the connection is lost; static text */
     unsigned pauses;     /* enum conn_pause */
     bool reading;
     bool started;
     bool ended;   /* the other side sent its end */
     bool discard; /* input is read and thrown away */
+    bool overrun; /* it failed for its output */
     bool closing;
 };
 
@@ -96,6 +110,12 @@ void conn_send(struct conn *conn, struct span bytes);
 
 /* Unsent bytes. */
 size_t conn_output_bytes(const struct conn *conn);
+
+/* Forgets the unsent bytes that are not being written; the connection must have failed. */
+void conn_drop_output(struct conn *conn);
+
+/* Whether the connection waits for bytes of the other side, with nothing in their way. */
+bool conn_listens(const struct conn *conn);
 
 /* Takes the bytes as unconsumed input (of a moved link). */
 void conn_keep(struct conn *conn, struct span bytes, size_t need);

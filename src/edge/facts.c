@@ -39,6 +39,9 @@ static void find_facts(uv_work_t *work)
     struct statvfs disk = {0};
     cold_stats(shared->dir->cold, &cold);
     log_thread_stats(shared->log, &log);
+    uint64_t buffers = 0;
+    for (uint16_t i = 0; i < shared->shards; i++)
+        buffers += atomic_load_explicit(&shared->loops[i].buffer_bytes, memory_order_relaxed);
     bool sized = statvfs(shared->dir->path, &disk) == 0;
     loop->facts.found = (struct node_facts){
         .cold_bytes = cold.table_bytes,
@@ -48,6 +51,12 @@ static void find_facts(uv_work_t *work)
         .log_syncs = log.syncs,
         .log_segments = log.segments,
         .disk_free_bytes = sized ? (uint64_t)disk.f_bavail * disk.f_frsize : 0,
+        .clients_cut_output = atomic_load_explicit(&shared->cuts.cut[CUT_OUTPUT], memory_order_relaxed),
+        .clients_cut_request = atomic_load_explicit(&shared->cuts.cut[CUT_REQUEST], memory_order_relaxed),
+        .clients_cut_idle = atomic_load_explicit(&shared->cuts.cut[CUT_IDLE], memory_order_relaxed),
+        .clients_refused = atomic_load_explicit(&shared->cuts.refused, memory_order_relaxed),
+        .buffer_bytes = buffers,
+        .buffer_bytes_max = loop->pool.alloc.budget_bytes * shared->shards,
         .resident_bytes = resident_bytes(),
         .cpu_us = processor_us(),
     };

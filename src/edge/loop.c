@@ -37,6 +37,7 @@ void loop_step(struct loop *loop, struct event *event)
     event->now = loop_now(loop);
     event->paused = false;
     event->idle = false;
+    event->partial = false;
     event->consumed = 0;
     event->need = 0;
     loop->stepped = event->kind != EVENT_TURN_END;
@@ -79,6 +80,9 @@ static void fire(struct loop *loop, struct timer *timer)
         return;
     case LOOP_TIMER_FACTS:
         facts_gather(loop);
+        return;
+    case LOOP_TIMER_WATCH:
+        client_watch_timer(loop);
         return;
     case LOOP_TIMER_STOP:
         loop_say(loop, SAY_WARNING, "requests are still in flight after %d ms; stopping without them",
@@ -153,6 +157,7 @@ static void end_turn(struct loop *loop)
         tell_idle(loop);
         arm_timer(loop);
     }
+    atomic_store_explicit(&loop->buffer_bytes, loop->pool.alloc.used_bytes, memory_order_relaxed);
     loop->now_read = false;
 }
 
@@ -368,6 +373,7 @@ void loop_run(struct loop *loop)
     shard_start(loop->shard, loop_now(loop), &loop->effects);
     perform_effects(loop);
     loop->stepped = true;
+    client_watch_start(loop);
     if (loop->number == 0)
         facts_gather(loop);
     uv_run(&loop->uv, UV_RUN_DEFAULT);

@@ -40,6 +40,7 @@ enum loop_timer {
     LOOP_TIMER_FLUSH, /* struct work: try the flush again */
     LOOP_TIMER_META,  /* struct work: try the meta file again */
     LOOP_TIMER_FACTS, /* struct facts: gather them anew */
+    LOOP_TIMER_WATCH, /* struct loop: look at a part of the clients */
     LOOP_TIMER_STOP,  /* struct loop: requests in flight had their time */
 };
 
@@ -50,14 +51,15 @@ enum loop_listener {
     LISTENER_KINDS,
 };
 
-/* What all loops of a node share; nothing in it changes while they run but clients_open. */
+/* What all loops of a node share; nothing in it changes while they run but what is atomic. */
 struct loop_shared {
     struct loop *loops; /* one per shard */
     uint16_t shards;
     struct data_dir *dir;
     struct log_thread *log;
     struct say_sink say;
-    uint32_t clients_max;
+    struct client_limits limits;
+    struct client_cuts cuts;
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;
     uint32_t request_timeout_ms;
@@ -91,6 +93,7 @@ struct loop {
 
     struct conn_pool pool;
     struct client_conns clients;
+    struct client_watch watch;
     struct peer_conns peers;
     struct link_conns links;
     struct datagrams datagrams; /* shard 0 */
@@ -98,8 +101,9 @@ struct loop {
     struct facts facts; /* shard 0 */
     struct scan_work scans;
 
-    bool stopping;  /* nothing new is accepted or read */
-    bool idle_told; /* INBOX_IDLE was sent */
+    _Atomic size_t buffer_bytes; /* of the pool, for those who look */
+    bool stopping;               /* nothing new is accepted or read */
+    bool idle_told;              /* INBOX_IDLE was sent */
     bool closing;
     uint16_t idle_count; /* shard 0: shards that have ended their requests */
     struct timer stop_timer;

@@ -190,7 +190,7 @@ static enum status init_loops(struct node *node)
     shared->shards = options->shards;
     shared->dir = options->dir;
     shared->say = options->say;
-    shared->clients_max = options->clients_max;
+    shared->limits = options->limits;
     shared->key_bytes_max = options->key_bytes_max;
     shared->value_bytes_max = options->value_bytes_max;
     shared->request_timeout_ms = options->request_timeout_ms;

@@ -12,10 +12,9 @@
 #ifndef RONDO_EDGE_NODE_H
 #define RONDO_EDGE_NODE_H
 
+#include "edge/client_watch.h"
 #include "edge/data_dir.h"
 #include "edge/say.h"
-
-#define CLIENTS_MAX_DEFAULT 10000u
 
 struct node_options {
     const char *resp_address; /* "host:port", "[ipv6]:port" */
@@ -25,7 +24,7 @@ struct node_options {
     const char *peer_address;
     uint16_t shards;     /* 1 .. SHARDS_MAX */
     size_t memory_bytes; /* for shards and connection buffers; the cold tier's is the caller's affair */
-    uint32_t clients_max;
+    struct client_limits limits;
     enum durability_mode durability;
     uint32_t durability_interval_ms; /* with DURABILITY_INTERVAL */
     uint32_t key_bytes_max;

@@ -9,6 +9,7 @@
 
 #include "edge/files.h"
 #include "edge/node.h"
+#include "server/config_numbers.h"
 #include "server/config_text.h"
 
 #define CONFIG_FILE_BYTES_MAX ((size_t)1 << 20)
@@ -34,6 +35,11 @@ static const struct {
     [CONFIG_REQUEST_TIMEOUT] = {"request-timeout", "2000", "2000"},
     [CONFIG_REQUEST_TIMEOUT_MAX] = {"request-timeout-max", "60s", "60s"},
     [CONFIG_CLIENTS_MAX] = {"clients-max", "10000", "10000"},
+    [CONFIG_CLIENT_OUTPUT_MAX] = {"client-output-max", "64M", "64M"},
+    [CONFIG_CLIENT_OUTPUT_TIMEOUT] = {"client-output-timeout", "60s", "60s"},
+    [CONFIG_CLIENT_REQUEST_TIMEOUT] = {"client-request-timeout", "30s", "30s"},
+    [CONFIG_CLIENT_IDLE_TIMEOUT] = {"client-idle-timeout", "0", "1h"},
+    [CONFIG_HTTP_IDLE_TIMEOUT] = {"http-idle-timeout", "75s", "75s"},
     [CONFIG_LOG_LEVEL] = {"log-level", "info", "warning"},
     [CONFIG_LOG_FORMAT] = {"log-format", "logfmt", "json"},
     [CONFIG_HINTS] = {"hints", "on", "off"},
@@ -50,8 +56,6 @@ static const struct {
 /* Flags that are no settings. */
 static const char *const config_flags_only[] = {"config", "print-config", "help", "version"};
 #define CONFIG_FLAGS_ONLY_COUNT (sizeof(config_flags_only) / sizeof(config_flags_only[0]))
-
-_Static_assert(CLIENTS_MAX_DEFAULT == 10000, "the default of --clients-max is the node's");
 
 /* Memory at start-up is small and its lack fatal. */
 static char *text_copy(const char *text)
@@ -292,7 +296,7 @@ static enum status flags_one(struct config *config, struct config_flags *flags, 
 
 /* ---- values --------------------------------------------------------------------------------------------- */
 
-static struct config_source source_of(const struct config *config, enum config_key key, char *where,
+struct config_source config_source_of(const struct config *config, enum config_key key, char *where,
                                       size_t size)
 {
     const struct config_setting *setting = &config->settings[key];
@@ -302,104 +306,29 @@ static struct config_source source_of(const struct config *config, enum config_k
     return (struct config_source){.where = where, .text = setting->text};
 }
 
-enum config_unit {
-    UNIT_NONE,
-    UNIT_BYTES,
-    UNIT_TIME,
-};
-
-static const struct {
-    enum config_key key;
-    enum config_unit unit;
-    uint64_t min;
-    uint64_t max;
-} config_ranges[] = {
-    {CONFIG_SHARDS, UNIT_NONE, 1, SHARDS_MAX},
-    {CONFIG_MEMORY, UNIT_BYTES, MEMORY_BYTES_MIN, UINT64_C(1) << 44},
-    {CONFIG_CLOCK_SKEW_MAX, UNIT_TIME, 10, CLOCK_SKEW_MS_MAX},
-    {CONFIG_KEY_BYTES_MAX, UNIT_BYTES, 1, KEY_BYTES_MAX_HARD},
-    {CONFIG_VALUE_BYTES_MAX, UNIT_BYTES, 1, VALUE_BYTES_MAX_HARD},
-    {CONFIG_REQUEST_TIMEOUT, UNIT_TIME, 1, REQUEST_TIMEOUT_MS_MAX},
-    {CONFIG_REQUEST_TIMEOUT_MAX, UNIT_TIME, 1, REQUEST_TIMEOUT_MS_MAX},
-    {CONFIG_CLIENTS_MAX, UNIT_NONE, 1, 1000000},
-    {CONFIG_HINT_BYTES_MAX, UNIT_BYTES, 1u << 20, UINT64_C(1) << 44},
-    {CONFIG_HINT_BANDWIDTH, UNIT_BYTES, 1u << 10, UINT64_C(1) << 40},
-    {CONFIG_REPAIR_INTERVAL, UNIT_TIME, REPAIR_INTERVAL_MS_MIN, REPAIR_INTERVAL_MS_MAX},
-    {CONFIG_REPAIR_BANDWIDTH, UNIT_BYTES, 1u << 10, UINT64_C(1) << 40},
-    {CONFIG_RESCAN_INTERVAL, UNIT_TIME, RESCAN_INTERVAL_MS_MIN, RESCAN_INTERVAL_MS_MAX},
-};
-
-static enum status config_range(const struct config *config, size_t range, uint64_t *value, struct buf *why)
-{
-    char where[1024];
-    struct config_source source = source_of(config, config_ranges[range].key, where, sizeof(where));
-    uint64_t min = config_ranges[range].min;
-    uint64_t max = config_ranges[range].max;
-    switch (config_ranges[range].unit) {
-    case UNIT_BYTES:
-        return config_text_bytes(source, min, max, value, why);
-    case UNIT_TIME:
-        return config_text_duration(source, min, max, value, why);
-    default:
-        return config_text_number(source, min, max, value, why);
-    }
-}
-
-static enum status config_numbers(struct config *config, struct buf *why)
-{
-    uint64_t values[CONFIG_KEY_COUNT] = {0};
-    for (size_t i = 0; i < sizeof(config_ranges) / sizeof(config_ranges[0]); i++) {
-        enum status status = config_range(config, i, &values[config_ranges[i].key], why);
-        if (status != STATUS_OK)
-            return status;
-    }
-    config->shards = (uint16_t)values[CONFIG_SHARDS];
-    config->memory_bytes = values[CONFIG_MEMORY];
-    config->clock_skew_max_ms = (uint32_t)values[CONFIG_CLOCK_SKEW_MAX];
-    config->key_bytes_max = (uint32_t)values[CONFIG_KEY_BYTES_MAX];
-    config->value_bytes_max = (uint32_t)values[CONFIG_VALUE_BYTES_MAX];
-    config->request_timeout_ms = (uint32_t)values[CONFIG_REQUEST_TIMEOUT];
-    config->clients_max = (uint32_t)values[CONFIG_CLIENTS_MAX];
-    config->healing = (struct shard_healing){
-        .request_timeout_max_ms = (uint32_t)values[CONFIG_REQUEST_TIMEOUT_MAX],
-        .repair_interval_ms = (uint32_t)values[CONFIG_REPAIR_INTERVAL],
-        .rescan_interval_ms = (uint32_t)values[CONFIG_RESCAN_INTERVAL],
-        .repair_bytes_per_s = values[CONFIG_REPAIR_BANDWIDTH],
-        .hint_bytes_max = values[CONFIG_HINT_BYTES_MAX],
-        .hint_bytes_per_s = values[CONFIG_HINT_BANDWIDTH],
-    };
-    if (config->request_timeout_ms <= config->healing.request_timeout_max_ms)
-        return STATUS_OK;
-    buf_append_format(
-        why,
-        "request-timeout, %u ms, is longer than request-timeout-max, %u ms: lower the one, or raise "
-        "the other on all nodes",
-        config->request_timeout_ms, config->healing.request_timeout_max_ms);
-    return STATUS_BAD_REQUEST;
-}
-
 static enum status config_words(struct config *config, struct buf *why)
 {
     char where[1024];
-    enum status status = config_text_durability(source_of(config, CONFIG_DURABILITY, where, sizeof(where)),
-                                                &config->durability, &config->durability_interval_ms, why);
+    enum status status =
+        config_text_durability(config_source_of(config, CONFIG_DURABILITY, where, sizeof(where)),
+                               &config->durability, &config->durability_interval_ms, why);
     if (status == STATUS_OK)
-        status = config_text_level(source_of(config, CONFIG_LOG_LEVEL, where, sizeof(where)),
+        status = config_text_level(config_source_of(config, CONFIG_LOG_LEVEL, where, sizeof(where)),
                                    &config->say.level_max, why);
     if (status == STATUS_OK)
-        status = config_text_shape(source_of(config, CONFIG_LOG_FORMAT, where, sizeof(where)),
+        status = config_text_shape(config_source_of(config, CONFIG_LOG_FORMAT, where, sizeof(where)),
                                    &config->say.shape, why);
     if (status == STATUS_OK)
-        status = config_text_bool(source_of(config, CONFIG_INSECURE, where, sizeof(where)), &config->insecure,
-                                  why);
+        status = config_text_bool(config_source_of(config, CONFIG_INSECURE, where, sizeof(where)),
+                                  &config->insecure, why);
     if (status == STATUS_OK)
-        status = config_text_bool(source_of(config, CONFIG_HINTS, where, sizeof(where)),
+        status = config_text_bool(config_source_of(config, CONFIG_HINTS, where, sizeof(where)),
                                   &config->healing.hints, why);
     if (status == STATUS_OK)
-        status = config_text_bool(source_of(config, CONFIG_REPAIR, where, sizeof(where)),
+        status = config_text_bool(config_source_of(config, CONFIG_REPAIR, where, sizeof(where)),
                                   &config->healing.repair, why);
     if (status == STATUS_OK)
-        status = config_text_bool(source_of(config, CONFIG_BLIND_WRITES, where, sizeof(where)),
+        status = config_text_bool(config_source_of(config, CONFIG_BLIND_WRITES, where, sizeof(where)),
                                   &config->blind_writes, why);
     return status;
 }
@@ -412,7 +341,7 @@ static enum status config_members(struct config *config, struct ring_member *sel
     if (!config->initial_given)
         return STATUS_OK;
     char where[1024];
-    struct config_source source = source_of(config, CONFIG_INITIAL_CLUSTER, where, sizeof(where));
+    struct config_source source = config_source_of(config, CONFIG_INITIAL_CLUSTER, where, sizeof(where));
     config->member_text = text_copy(setting->text);
     enum status status =
         config_text_members(source, config->member_text, &config->members, &config->member_count, why);
@@ -463,7 +392,7 @@ static enum status config_addresses(struct config *config, const struct ring_mem
     }
     for (size_t i = 0; i < 3; i++) {
         char where[1024];
-        struct config_source source = source_of(config, keys[i], where, sizeof(where));
+        struct config_source source = config_source_of(config, keys[i], where, sizeof(where));
         enum status status = config_text_address(source, why);
         if (status != STATUS_OK)
             return status;

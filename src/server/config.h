@@ -6,6 +6,7 @@
 #define RONDO_SERVER_CONFIG_H
 
 #include "base/limits.h"
+#include "edge/client_watch.h"
 #include "edge/log_thread.h"
 #include "edge/say.h"
 #include "ring/ring.h"
@@ -27,6 +28,11 @@ enum config_key {
     CONFIG_REQUEST_TIMEOUT,
     CONFIG_REQUEST_TIMEOUT_MAX,
     CONFIG_CLIENTS_MAX,
+    CONFIG_CLIENT_OUTPUT_MAX,
+    CONFIG_CLIENT_OUTPUT_TIMEOUT,
+    CONFIG_CLIENT_REQUEST_TIMEOUT,
+    CONFIG_CLIENT_IDLE_TIMEOUT,
+    CONFIG_HTTP_IDLE_TIMEOUT,
     CONFIG_LOG_LEVEL,
     CONFIG_LOG_FORMAT,
     CONFIG_HINTS,
@@ -56,6 +62,10 @@ enum config_action {
 
 #define REQUEST_TIMEOUT_MS_MAX 600000u
 #define CLOCK_SKEW_MS_MAX 60000u
+
+/* Limits of clients; a day is as good as none. */
+#define CLIENT_OUTPUT_BYTES_MIN (UINT64_C(1) << 20)
+#define CLIENT_TIMEOUT_MS_MAX 86400000u
 
 /* A round of repair, and of rescans: a second is for tests. */
 #define REPAIR_INTERVAL_MS_MIN 1000u
@@ -93,7 +103,7 @@ struct config {
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;
     uint32_t request_timeout_ms;
-    uint32_t clients_max;
+    struct client_limits limits;
     struct shard_healing healing;
     bool blind_writes;
     struct say_sink say; /* without the node: that may be known only from the data directory */

@@ -77,7 +77,7 @@ static enum status run(struct config *config, const struct ring *initial, struct
         .peer_address = config->peer,
         .shards = config->shards,
         .memory_bytes = memory_bytes - memory_bytes / COLD_SHARE - memory_bytes / REST_SHARE,
-        .clients_max = config->clients_max,
+        .limits = config->limits,
         .durability = config->durability,
         .durability_interval_ms = config->durability_interval_ms,
         .key_bytes_max = config->key_bytes_max,

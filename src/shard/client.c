@@ -85,6 +85,30 @@ static void mark_dirty(struct shard *shard, struct client *client)
     list_push_back(&shard->dirty_clients, &client->dirty);
 }
 
+/* Appends an answer to the output. False: what is there already must leave first; it goes on with the next turn. An
+ * answer that was lost would shift all that follow: then the connection ends with the answers before it. */
+static bool take_answer(struct shard *shard, struct client *client, struct pending *head)
+{
+    bool complete = !head->reply.failed && buf_reserve(&client->out, head->reply.size);
+    if (complete) {
+        buf_append_span(&client->out, buf_span(&head->reply));
+    } else if (!head->reply.failed && client->out.size > 0) {
+        client->out.failed = false;
+        client->held_back = true;
+        shard->answers_held = true;
+        mark_dirty(shard, client);
+        return false;
+    } else if (!head->reply.failed) {
+        struct buf empty = client->out;
+        empty.failed = false;
+        client->out = head->reply;
+        head->reply = empty;
+        complete = true;
+    }
+    client->closing = !complete || head->close;
+    return true;
+}
+
 /* Moves finished answers at the head of the list to the output. */
 static void move_answers(struct shard *shard, struct client *client)
 {
@@ -92,14 +116,8 @@ static void move_answers(struct shard *shard, struct client *client)
         struct pending *head = LIST_ENTRY(list_first(&client->pending), struct pending, in_order);
         if (!head->done)
             return;
-        /* An answer that was lost would shift all that follow: without memory for it the connection ends with the
-         * answers before it. */
-        if (!client->closing) {
-            bool complete = !head->reply.failed && buf_reserve(&client->out, head->reply.size);
-            if (complete)
-                buf_append_span(&client->out, buf_span(&head->reply));
-            client->closing = !complete || head->close;
-        }
+        if (!client->closing && !take_answer(shard, client, head))
+            return;
         client->pending_count--;
         pending_free(shard, head);
         mark_dirty(shard, client);
@@ -232,9 +250,26 @@ static void resp_broken(struct shard *shard, struct client *client, struct span 
     pending_finish(shard, pending);
 }
 
-static bool must_pause(const struct client *client)
+static bool must_pause(const struct shard *shard, const struct client *client)
 {
-    return client->pending_count >= CLIENT_COMMANDS_MAX || client->out.size >= CLIENT_OUTPUT_BYTES_MAX;
+    size_t output_max = shard->alloc.budget_bytes / CLIENT_OUTPUT_DIVISOR;
+    if (output_max > CLIENT_OUTPUT_BYTES_MAX)
+        output_max = CLIENT_OUTPUT_BYTES_MAX;
+    if (client->pending_count >= CLIENT_COMMANDS_MAX || client->out.size >= output_max)
+        return true;
+    /* All clients' answers, refusals too, must fit together until the turn's end. */
+    return memory_busy(shard) &&
+           (client->pending_count > 0 ||
+            client->out.size > shard->alloc.budget_bytes / CLIENT_OUTPUTS_DIVISOR / shard->clients.count);
+}
+
+/* Whether a paused client may go on: it has room again, or nothing of it is left that could make some. */
+static bool may_resume(const struct shard *shard, const struct client *client)
+{
+    if (!client->paused || client->closing)
+        return false;
+    return client->pending_count == 0 ||
+           (client->pending_count < CLIENT_COMMANDS_MAX / 2 && !memory_busy(shard));
 }
 
 /* Whether nothing that the client still sends will be looked at. */
@@ -289,7 +324,7 @@ static bool stage_run(struct shard *shard, struct client *client, const struct s
                       struct event *event)
 {
     for (uint32_t i = 0; i < stage->count && !deaf(client); i++) {
-        if (must_pause(client))
+        if (must_pause(shard, client))
             return false;
         const struct resp_request *request = &stage->commands[i].request;
         event->consumed += request->consumed;
@@ -304,7 +339,7 @@ static void read_resp(struct shard *shard, struct client *client, struct event *
     struct stage stage;
     while (!deaf(client) && event->consumed < event->bytes.size) {
         struct span rest = span_of(event->bytes.data + event->consumed, event->bytes.size - event->consumed);
-        bool full = must_pause(client);
+        bool full = must_pause(shard, client);
         enum status status = full ? STATUS_OK : stage_fill(client, rest, &stage);
         if (!full)
             stage_prefetch(shard, &stage);
@@ -316,6 +351,7 @@ static void read_resp(struct shard *shard, struct client *client, struct event *
         }
         if (status == STATUS_MORE) {
             event->need = stage.last.need_bytes;
+            event->partial = true;
             break;
         }
         if (status != STATUS_OK && !deaf(client))
@@ -389,7 +425,7 @@ static void say_continue(struct shard *shard, struct client *client)
 static void read_http(struct shard *shard, struct client *client, struct event *event)
 {
     while (!deaf(client) && event->consumed < event->bytes.size) {
-        if (must_pause(client)) {
+        if (must_pause(shard, client)) {
             client->paused = true;
             event->paused = true;
             return;
@@ -400,6 +436,7 @@ static void read_http(struct shard *shard, struct client *client, struct event *
         event->consumed += progress.consumed;
         if (status == STATUS_MORE && progress.send_continue)
             say_continue(shard, client);
+        event->partial = status == STATUS_MORE;
         if (status == STATUS_MORE)
             return;
         if (status == STATUS_OK)
@@ -511,8 +548,7 @@ void clients_turn_end(struct shard *shard)
         effect->flag = client->closing;
         effect->idle = client->pending_count == 0;
         list_push_back(&shard->sent_clients, &client->dirty);
-        bool resumes = client->paused && !client->closing && client->pending_count < CLIENT_COMMANDS_MAX / 2;
-        if (!resumes)
+        if (!may_resume(shard, client))
             continue;
         client->paused = false;
         effects_add(shard->effects, EFFECT_CLIENT_RESUME)->client = client->id;
@@ -521,13 +557,18 @@ void clients_turn_end(struct shard *shard)
 
 void clients_turn_begin(struct shard *shard)
 {
+    shard->answers_held = false;
     while (!list_empty(&shard->sent_clients)) {
         struct client *client = LIST_ENTRY(list_pop_front(&shard->sent_clients), struct client, dirty);
         client->in_dirty = false;
-        if (client->out.capacity > CLIENT_BUFFER_KEEP_BYTES)
+        if (client->out.capacity > CLIENT_BUFFER_KEEP_BYTES || memory_busy(shard))
             buf_free(&client->out);
         else
             buf_clear(&client->out);
+        if (client->held_back) {
+            client->held_back = false;
+            move_answers(shard, client);
+        }
     }
 }
 

@@ -431,7 +431,7 @@ void coordinate(struct shard *shard, uint16_t slot, const struct operation *oper
     struct request *request = NULL;
     uint32_t hash = memtable_hash(&shard->memtable, operation->key);
     memtable_prefetch(&shard->memtable, hash);
-    if (shard->requests.count - shard->lingering < REQUESTS_IN_FLIGHT_MAX)
+    if (!memory_short(shard) && shard->requests.count - shard->lingering < REQUESTS_IN_FLIGHT_MAX)
         request = request_new(shard, operation);
     if (request == NULL) {
         refuse(shard, operation, origin, STATUS_OVERLOADED, 0, 0);

@@ -33,8 +33,11 @@ bool log_reserve(struct shard *shard, size_t bytes)
 {
     struct buf *payload = &shard->log.payload;
     uint64_t waiting = shard->log.unsynced_bytes + payload->size;
+    uint64_t bytes_max = shard->options.memory_bytes / LOG_UNSYNCED_DIVISOR;
+    if (bytes_max > LOG_UNSYNCED_BYTES_MAX)
+        bytes_max = LOG_UNSYNCED_BYTES_MAX;
     /* An empty log takes anything, so the largest row is never locked out. */
-    if (waiting > 0 && waiting + bytes > LOG_UNSYNCED_BYTES_MAX)
+    if (waiting > 0 && waiting + bytes > bytes_max)
         return false;
     /* Nothing is appended whose answer could not wait. */
     if (!waiter_room(shard))

@@ -6,9 +6,24 @@
 
 /* ---- commands on keys ----------------------------------------------------------------------------------- */
 
+static void refuse_all(struct shard *shard, struct pending *pending, const struct command *command)
+{
+    struct result refused = {.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+    for (uint32_t i = 0; i < command->keys_count; i++)
+        metrics_result(shard, command->operation,
+                       command->operation == OPERATION_GET ? command->r : command->w, &refused);
+    shard->counters.overloads++;
+    pending->failed = true;
+    pending->failure = refused;
+}
+
 static void operate(struct shard *shard, struct client *client, struct pending *pending,
                     const struct command *command)
 {
+    if (memory_short(shard)) {
+        refuse_all(shard, pending, command);
+        return;
+    }
     pending->parts_total = command->keys_count;
     pending->traced = command->trace;
     /* The command's own reply, then the timeline. */

@@ -137,6 +137,17 @@
       shard->facts.cold_memory_bytes)                                                                                 \
     X(disk_free, gauge, 0, "rondo_disk_free_bytes", "Room on the data directory's file system.",                      \
       shard->facts.disk_free_bytes)                                                                                   \
+    X(clients_cut_output, counter, 0, "rondo_clients_cut_total{reason=\"output\"}",                                   \
+      "Clients cut off: for answers not taken, a request half sent, or idleness.", shard->facts.clients_cut_output)   \
+    X(clients_cut_request, counter, 0, "rondo_clients_cut_total{reason=\"request\"}", "",                             \
+      shard->facts.clients_cut_request)                                                                               \
+    X(clients_cut_idle, counter, 0, "rondo_clients_cut_total{reason=\"idle\"}", "", shard->facts.clients_cut_idle)    \
+    X(clients_refused, counter, 0, "rondo_clients_refused_total",                                                     \
+      "Connections of clients that were not accepted.", shard->facts.clients_refused)                                 \
+    X(buffers, gauge, 0, "rondo_connection_buffer_bytes",                                                             \
+      "Memory for input and output of connections that waits.", shard->facts.buffer_bytes)                            \
+    X(buffers_budget, gauge, 0, "rondo_connection_buffer_budget_bytes",                                               \
+      "Memory that connections may use.", shard->facts.buffer_bytes_max)                                              \
     X(resident, gauge, 0, "process_resident_memory_bytes", "Resident memory of the process.",                         \
       shard->facts.resident_bytes)                                                                                    \
     X(cpu, counter, 6, "process_cpu_seconds_total", "Processor time of the process, user and system.",                \

@@ -361,6 +361,7 @@ void shard_step(struct shard *shard, struct event *event, struct effects *effect
     event->consumed = 0;
     event->need = 0;
     event->paused = false;
+    event->partial = false;
     turn_begin(shard);
     dispatch(shard, event);
     shard->effects = NULL;
@@ -370,7 +371,7 @@ uint64_t shard_next_deadline_us(const struct shard *shard)
 {
     /* Slices of upkeep go on at once, between the events of others. */
     bool healing = !list_empty(&shard->scans_ready) || antientropy_runs(shard) || purge_runs(shard);
-    if (shard->row_upkeep || shard->flush.settling || healing)
+    if (shard->answers_held || shard->row_upkeep || shard->flush.settling || healing)
         return shard->now.mono_us;
     uint64_t timer_us = timer_heap_next_us(&shard->timers);
     uint64_t exchange_us = antientropy_due_us(shard);

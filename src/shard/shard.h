@@ -72,6 +72,12 @@ struct node_facts {
     uint64_t log_syncs;
     uint64_t log_segments;
     uint64_t disk_free_bytes;
+    uint64_t clients_cut_output; /* of all shards: did not take their answers */
+    uint64_t clients_cut_request;
+    uint64_t clients_cut_idle;
+    uint64_t clients_refused;
+    uint64_t buffer_bytes; /* of connections: unread input, unsent output */
+    uint64_t buffer_bytes_max;
     uint64_t resident_bytes;
     uint64_t cpu_us; /* user and system */
 };
@@ -119,6 +125,8 @@ struct event {
     bool paused;
     /* Out, for EVENT_CLIENT_DATA: every command read so far has been answered. */
     bool idle;
+    /* Likewise: the last bytes are the beginning of a request that is not whole yet. */
+    bool partial;
     size_t consumed;
     size_t need;
 };

@@ -229,7 +229,8 @@ struct client {
     bool broken;  /* nothing more is read */
     bool closing; /* and nothing more is answered: closed after what is in `out` */
     bool paused;
-    bool in_dirty; /* has output to be given out at the turn's end */
+    bool held_back; /* finished answers wait until those in `out` have left */
+    bool in_dirty;  /* has output to be given out at the turn's end */
     uint32_t pending_count;
     struct list_link pending; /* in order */
     struct list_link dirty;
@@ -348,10 +349,24 @@ struct shard {
     struct map pendings;
     uint64_t pending_next;
     struct list_link dirty_clients;
+    bool answers_held;             /* of some client: a turn must follow */
     struct list_link sent_clients; /* output given out in the turn that just ended */
 };
 
 /* ---- between the files ---------------------------------------------------------------------------------- */
+
+/* Half of the memory for all but rows is in use: clients wait for their turn. */
+static inline bool memory_busy(const struct shard *shard)
+{
+    return shard->alloc.used_bytes > shard->alloc.budget_bytes / MEMORY_BUSY_DIVISOR;
+}
+
+/* So little of it is left that it is kept for what is under way. */
+static inline bool memory_short(const struct shard *shard)
+{
+    size_t kept = shard->alloc.budget_bytes / MEMORY_SHORT_DIVISOR;
+    return shard->alloc.used_bytes > shard->alloc.budget_bytes - kept;
+}
 
 /* effects.c */
 void say(struct shard *shard, enum say_level level, const char *format, ...)

@@ -254,6 +254,125 @@ static void allocation_that_fails_never_leaves_a_command_without_an_answer(void 
     assert_in_range(untouched, 1, ALLOCATION_FAILURES * 3 / 4); /* all that there are were tried */
 }
 
+static struct alloc *memory_of(struct world *world)
+{
+    return (struct alloc *)(uintptr_t)shard_alloc(world->node[0].shard);
+}
+
+/* Fills a text with as many commands. */
+static void repeat(struct buf *text, const char *command, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        buf_append_text(text, command);
+    buf_put_u8(text, 0);
+}
+
+/* More is asked for than memory holds: clients wait for their turn, and nobody is refused or cut off. */
+static void clients_share_the_memory_for_requests(void **state)
+{
+    enum {
+        clients = 6,
+        commands = 500
+    };
+    (void)state;
+    struct world world;
+    char set[4100] = "SET k ";
+    struct buf text;
+    memset(set + strlen(set), 'x', 4000);
+    memcpy(set + 4006, "\r\n", 3);
+    world_open(&world, &one_node);
+    warm_up(&world);
+    buf_init(&text, &world.alloc);
+    repeat(&text, set, commands);
+    world.node[0].log_held = true;
+    const struct alloc *alloc = memory_of(&world);
+    size_t wanted = (size_t)clients * commands * 4000;
+    assert_true(wanted > alloc->budget_bytes);
+    for (uint32_t i = 0; i < clients; i++)
+        world_say(&world, 0, i, (const char *)text.data);
+    assert_true(alloc->used_bytes > alloc->budget_bytes / MEMORY_BUSY_DIVISOR);
+    assert_true(alloc->used_bytes < alloc->budget_bytes - alloc->budget_bytes / MEMORY_SHORT_DIVISOR);
+    for (uint32_t i = 0; i < clients; i++)
+        assert_true(world.client[i].paused);
+    world.node[0].log_held = false;
+    for (int i = 0; i < 1000; i++)
+        world_pass(&world, 1);
+    for (uint32_t i = 0; i < clients; i++) {
+        assert_int_equal(strlen(world_heard(&world, i)), 5 * commands);
+        assert_false(world.client[i].closed_by_server);
+    }
+    assert_int_equal(shard_counters(world.node[0].shard)->overloads, 0);
+    buf_free(&text);
+    world_close(&world);
+}
+
+/* The last quarter of the memory is for what is under way. */
+static void command_that_comes_when_memory_is_short_is_refused_before_anything_is_done(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &one_node);
+    warm_up(&world);
+    world_say(&world, 0, 0, "PING\r\n");
+    world_heard(&world, 0);
+    struct alloc *alloc = memory_of(&world);
+    size_t budget_bytes = alloc->budget_bytes;
+    alloc->budget_bytes = alloc->used_bytes / 7 * 8;
+    uint64_t done = shard_counters(world.node[0].shard)->requests_done;
+    world_say(&world, 0, 0, "SET k v\r\nGET k\r\nMGET k l\r\nPING\r\n");
+    const char *heard = world_heard(&world, 0);
+    for (int i = 0; i < 3; i++) {
+        assert_true(begins(heard, "-OVERLOADED "));
+        heard = strstr(heard, "\r\n") + 2;
+    }
+    assert_string_equal(heard, "+PONG\r\n");
+    assert_int_equal(shard_counters(world.node[0].shard)->requests_done, done);
+    assert_int_equal(shard_requests_in_flight(world.node[0].shard), 0);
+    alloc->budget_bytes = budget_bytes;
+    world_say(&world, 0, 0, "GET k\r\nSET k v\r\n");
+    assert_string_equal(world_heard(&world, 0), "$-1\r\n+OK\r\n");
+    world_close(&world);
+}
+
+/* Answers that do not fit together leave one after the other. */
+static void answers_without_memory_to_gather_them_leave_in_turns(void **state)
+{
+    enum {
+        size = 300000,
+        gets = 10
+    };
+    (void)state;
+    struct world world;
+    struct buf text;
+    world_open(&world, &one_node);
+    warm_up(&world);
+    buf_init(&text, &world.alloc);
+    buf_append_text(&text, "*3\r\n$3\r\nSET\r\n$1\r\nl\r\n$300000\r\n");
+    for (int i = 0; i < size; i++)
+        buf_put_u8(&text, 'x');
+    buf_append_text(&text, "\r\n");
+    buf_put_u8(&text, 0);
+    world_say(&world, 0, 0, (const char *)text.data);
+    assert_string_equal(world_heard(&world, 0), "+OK\r\n");
+    buf_clear(&text);
+    buf_append_text(&text, "SET k v\r\n");
+    repeat(&text, "GET l\r\n", gets);
+    world.node[0].log_held = true;
+    world_say(&world, 0, 0, (const char *)text.data);
+    assert_string_equal(world_heard(&world, 0), "");
+    struct alloc *alloc = memory_of(&world);
+    size_t budget_bytes = alloc->budget_bytes;
+    alloc->budget_bytes = alloc->used_bytes + size / 2;
+    world.node[0].log_held = false;
+    for (int i = 0; i < 2 * gets; i++)
+        world_pass(&world, 1);
+    assert_false(world.client[0].closed_by_server);
+    assert_int_equal(strlen(world_heard(&world, 0)), 5 + gets * (size + strlen("$300000\r\n\r\n")));
+    alloc->budget_bytes = budget_bytes;
+    buf_free(&text);
+    world_close(&world);
+}
+
 /* A cold read that was asked for, but for whose waiter there was no memory, comes back to nobody. */
 static void cold_row_that_nobody_waits_for_is_taken(void **state)
 {
@@ -370,6 +489,9 @@ int main(void)
         cmocka_unit_test(flush_of_a_row_that_changed_meanwhile_leaves_it_dirty),
         cmocka_unit_test(flush_that_fails_leaves_all_rows_dirty_and_is_tried_again),
         cmocka_unit_test(allocation_that_fails_never_leaves_a_command_without_an_answer),
+        cmocka_unit_test(clients_share_the_memory_for_requests),
+        cmocka_unit_test(command_that_comes_when_memory_is_short_is_refused_before_anything_is_done),
+        cmocka_unit_test(answers_without_memory_to_gather_them_leave_in_turns),
         cmocka_unit_test(cold_row_that_nobody_waits_for_is_taken),
         cmocka_unit_test(put_that_finds_no_memory_is_refused_and_reads_go_on),
         cmocka_unit_test(same_events_give_the_same_trace),
