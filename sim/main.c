@@ -20,6 +20,7 @@ struct settings {
     bool seed_given;
     bool list;
     bool verbose;
+    bool no_blind_writes;
     bool check_determinism;
     bool scenarios_all;
 };
@@ -44,7 +45,7 @@ static void usage(void)
 {
     (void)puts(
         "Usage: rondo-sim [--seed S] [--runs N] [--scenario NAME|all] [--list] [--verbose]\n"
-        "                 [--check-determinism]\n"
+        "                 [--check-determinism] [--no-blind-writes]\n"
         "\n"
         "Runs whole clusters in one thread against every fault that a seed draws, and checks DESIGN's\n"
         "invariants. Same seed, same run.\n"
@@ -53,7 +54,8 @@ static void usage(void)
         "    rondo-sim --seed 1 --runs 1000      seeds 1 to 1000, then every named scenario\n"
         "    rondo-sim --scenario torn-tail      one scenario\n"
         "    rondo-sim --seed 42 --verbose       one seed with its whole timeline\n"
-        "    rondo-sim --check-determinism ...   runs every seed twice and compares the runs");
+        "    rondo-sim --check-determinism ...   runs every seed twice and compares the runs\n"
+        "    rondo-sim --no-blind-writes ...     seeds run without blind writes, whatever they draw");
 }
 
 static bool parse_number(const char *text, uint64_t *number)
@@ -86,6 +88,8 @@ static bool parse_settings(int argc, char **argv, struct settings *settings)
             settings->list = true;
         } else if (strcmp(name, "--verbose") == 0) {
             settings->verbose = true;
+        } else if (strcmp(name, "--no-blind-writes") == 0) {
+            settings->no_blind_writes = true;
         } else if (strcmp(name, "--check-determinism") == 0) {
             settings->check_determinism = true;
         } else if (strcmp(name, "--help") == 0) {
@@ -113,6 +117,7 @@ struct run {
     struct ring_shelf *shelf;
     uint64_t seed;
     const struct scenario *scenario; /* or NULL */
+    bool no_blind_writes;
     bool trace;
     uint32_t trace_key;
 };
@@ -127,6 +132,8 @@ static void run_once(const struct run *run, struct outcome_of_run *outcome)
         swarm_draw(&swarm, &prng);
     else
         swarm_calm(&swarm, 3, 3, 1);
+    if (run->scenario == NULL && run->no_blind_writes)
+        swarm.blind_writes = false;
     if (run->scenario != NULL && run->scenario->prepare != NULL)
         run->scenario->prepare(&swarm);
     world_init(&world, run->seed, &swarm, run->shelf);
@@ -156,7 +163,8 @@ static void note_repeat(const struct run *run)
         (void)snprintf(repeat_command, sizeof repeat_command, "build/rondo-sim --scenario %s --seed %" PRIu64,
                        run->scenario->name, run->seed);
     else
-        (void)snprintf(repeat_command, sizeof repeat_command, "build/rondo-sim --seed %" PRIu64, run->seed);
+        (void)snprintf(repeat_command, sizeof repeat_command, "build/rondo-sim --seed %" PRIu64 "%s",
+                       run->seed, run->no_blind_writes ? " --no-blind-writes" : "");
 }
 
 /* False if there was a finding; its timeline is then printed by running it again. */
@@ -242,7 +250,10 @@ int main(int argc, char **argv)
     struct ring_shelf shelf;
     ring_shelf_init(&shelf);
     struct totals totals = {0};
-    struct run run = {.shelf = &shelf, .seed = settings.seed, .scenario = settings.scenario};
+    struct run run = {.shelf = &shelf,
+                      .seed = settings.seed,
+                      .scenario = settings.scenario,
+                      .no_blind_writes = settings.no_blind_writes};
     double start = seconds_now();
     bool good = true;
     if (settings.scenarios_all)
