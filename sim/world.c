@@ -352,8 +352,11 @@ static uint32_t ask_keys(struct world *world, struct sim_client *client, uint32_
     return left;
 }
 
-/* With so little memory for rows a replica refuses while it makes room; it must have made some soon. */
+/* With so little memory for rows a replica refuses while it makes room; it must have made some soon: once two flushes
+ * are over, the one under way and the next, each of them two waits for the disk of up to twice flush_us. */
 #define LITTLE_MEMORY_TRIES 20
+#define FLUSHES_WAITS 8
+#define TRY_US 50000
 
 /* Long enough for the slowest disk and network of a swarm. */
 #define LIVENESS_TIMEOUT_MS 2000
@@ -369,11 +372,13 @@ static void check_answers(struct world *world, uint16_t node, bool write)
     uint32_t left = world->swarm.keys;
     for (uint32_t key = 0; key < left; key++)
         keys[key] = key;
-    uint32_t tries = world->swarm.row_bytes != 0 ? LITTLE_MEMORY_TRIES : 1;
+    uint32_t tries = 1;
+    if (world->swarm.row_bytes != 0)
+        tries = LITTLE_MEMORY_TRIES + (uint32_t)(FLUSHES_WAITS * world->swarm.flush_us / TRY_US);
     for (uint32_t k = 0; k < tries && left > 0 && !world->failed; k++) {
         client->checked = k + 1 == tries;
         left = ask_keys(world, client, keys, left, write);
-        world_run_for(world, 50000);
+        world_run_for(world, TRY_US);
     }
     if (!world->failed)
         client_close(world, client);

@@ -151,10 +151,13 @@ static bool below_floor(struct shard *shard, const struct task *task, const stru
     if (state == NULL || stamp_none(state->floor) || !record_empty(before) ||
         stamp_compare(record_stamp_max(incoming), state->floor) > 0)
         return false;
-    if (task->repair && stamp_compare(task->floor, state->floor) >= 0)
-        return false;
     /* A slot that is being rebuilt takes whatever there is. */
     if (task->repair && !storage_slot_serves(shard, task->slot))
+        return false;
+    /* A dead row of an age to be purged was purged here: when the floor was raised past it, all replicas held the same
+     * of what is that old. Taken back it would go round for ever between those that purge it one after the other. */
+    bool purged = shard->clock_trusted && slot_dead_ms(shard, incoming) <= shard->now.wall_ms;
+    if (task->repair && !purged && stamp_compare(task->floor, state->floor) >= 0)
         return false;
     shard->repairing.counters.floor_refusals++;
     return true;
