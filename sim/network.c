@@ -476,8 +476,19 @@ void network_break(struct world *world, uint16_t a, uint16_t b)
     }
 }
 
+/* What waits for the end of a partition that is over now would come when that was planned to end, and all that is sent
+ * after it: a connection that stalls for so long is made anew. */
 void network_heal(struct world *world)
 {
+    struct sim_network *network = &world->network;
+    for (uint32_t i = 0; i < network->count; i++) {
+        struct sim_connection *connection = network->connections[i];
+        uint64_t stalls_until_us = connection->forward_order_us > connection->backward_order_us
+                                       ? connection->forward_order_us
+                                       : connection->backward_order_us;
+        if (stalls_until_us > world->now_us + CONNECT_TIMEOUT_US && connection->up && !connection->cut)
+            cut(world, connection, 0, 0);
+    }
     for (uint16_t a = 0; a < SIM_NODES_MAX; a++) {
         for (uint16_t b = 0; b < SIM_NODES_MAX; b++)
             world->network.blocked_until_us[a][b] = 0;

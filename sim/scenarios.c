@@ -82,6 +82,8 @@ const struct scenario scenarios[] = {
      prepare_hints_and_repair, scenario_purge_waits},
     {"read-during-half-done-purge", "a tombstone on one replica and nothing on two reads as nothing",
      prepare_repair, scenario_half_done_purge},
+    {"lone-replica-reads-again", "damage that is gone does not keep dead rows of a single replica for ever",
+     prepare_lone_replica, scenario_lone_replica_reads_again},
     {"purged-row-stays-out",
      "a replica that has purged a row does not take it back from one that has not yet",
      prepare_repair_shared_slot, scenario_purged_row_stays_out},

@@ -75,6 +75,8 @@ void prepare_blind_purge(struct swarm *swarm);
 void scenario_blind_write_during_a_cold_read(struct world *world);
 
 /* scenarios_purge.c */
+void prepare_lone_replica(struct swarm *swarm);
+void scenario_lone_replica_reads_again(struct world *world);
 void prepare_repair_shared_slot(struct swarm *swarm);
 void scenario_purged_row_stays_out(struct world *world);
 void scenario_purge_waits(struct world *world);

@@ -162,6 +162,29 @@ void scenario_purged_row_stays_out(struct world *world)
     script_expect(world, holders(world, KEY_OF_SLOT) == 0, "the third purges too");
 }
 
+void prepare_lone_replica(struct swarm *swarm)
+{
+    prepare_repair(swarm);
+    swarm->replicas = 1;
+    swarm->healing.rescan_interval_ms = 86400000;
+}
+
+/* The only replica of its keys reads damage for a while: once it reads its slots again it purges them (40010287). */
+void scenario_lone_replica_reads_again(struct world *world)
+{
+    script_start(world);
+    for (uint32_t key = 0; key < world->swarm.keys; key++)
+        script_expect(world, script_set_ttl(world, 0, key, 1, 1000).outcome == HISTORY_DONE,
+                      "the value is there");
+    world->swarm.cold_read_fails = 1000000;
+    world->faults_on = true;
+    world_run_for(world, PURGED_US);
+    script_expect(world, holders(world, 0) == 1, "what cannot be read is not purged");
+    world->faults_on = false;
+    for (uint32_t key = 0; key < world->swarm.keys; key++)
+        wait_for_holders(world, key, 0);
+}
+
 void scenario_expired_value(struct world *world)
 {
     script_start(world);

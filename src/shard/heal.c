@@ -144,11 +144,11 @@ void heal_scan_damaged(struct shard *shard, uint16_t slot)
     struct slot_state *state = slot_state_of(shard, slot);
     if (state == NULL)
         return;
-    bool known = state->cold_damaged != 0;
-    if (!known)
+    if (state->cold_damaged == 0)
         heal_damaged(shard, slot, "a checksum in the cold tier does not match");
-    else
-        merkle_forget(&shard->repairing.merkle, slot);
+    /* Also where nobody could repair it: until all of it has been read nothing of it is purged. */
+    merkle_forget(&shard->repairing.merkle, slot);
+    state->tree_changed = true;
     state->cold_damaged = slots_now(shard);
 }
 
