@@ -230,7 +230,8 @@ static void bad_line(struct load *load, enum cli_exit code, uint64_t line, const
     load->stopped = true;
     load->code = code;
     snprintf(load->stop_text, sizeof(load->stop_text),
-             "line %" PRIu64 " of %.200s %s; mend it and load again, or leave bad lines out with --skip-bad",
+             "line %" PRIu64
+             " of %.200s %.200s; mend it and load again, or leave bad lines out with --skip-bad",
              line, load->name, text);
 }
 
