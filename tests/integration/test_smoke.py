@@ -39,7 +39,9 @@ def test_a_node_with_an_emptied_directory(make_cluster):
     shutil.rmtree(cluster[1].data)
     cluster.start_node(cluster[1])
     until(lambda: "this data directory lacks data" in cluster[1].log(), "n2 to find out")
-    assert cluster[1].client().get("k") == b"v"
+    # Refused (which is "not yet") until both others, which hold the key, are connected to n2; never "not found".
+    reader = cluster[1].client()
+    assert until(lambda: reader.get("k") or b"not found", "n2 to reach both others") == b"v"
 
 
 def test_the_command_line_client(make_cluster):
