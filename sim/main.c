@@ -113,7 +113,7 @@ struct outcome_of_run {
     struct totals totals;
 };
 
-struct run {
+struct seed_run {
     struct ring_shelf *shelf;
     uint64_t seed;
     const struct scenario *scenario; /* or NULL */
@@ -122,7 +122,7 @@ struct run {
     uint32_t trace_key;
 };
 
-static void run_once(const struct run *run, struct outcome_of_run *outcome)
+static void run_once(const struct seed_run *run, struct outcome_of_run *outcome)
 {
     static struct world world; /* large; one at a time */
     struct swarm swarm;
@@ -157,7 +157,7 @@ static void run_once(const struct run *run, struct outcome_of_run *outcome)
     world_free(&world);
 }
 
-static void note_repeat(const struct run *run)
+static void note_repeat(const struct seed_run *run)
 {
     if (run->scenario != NULL)
         (void)snprintf(repeat_command, sizeof repeat_command, "build/rondo-sim --scenario %s --seed %" PRIu64,
@@ -168,7 +168,7 @@ static void note_repeat(const struct run *run)
 }
 
 /* False if there was a finding; its timeline is then printed by running it again. */
-static bool run_checked(const struct settings *settings, struct run *run, struct totals *totals)
+static bool run_checked(const struct settings *settings, struct seed_run *run, struct totals *totals)
 {
     struct outcome_of_run outcome;
     note_repeat(run);
@@ -219,7 +219,7 @@ static void print_totals(const struct totals *totals, double seconds)
 #undef TOTAL
 }
 
-static bool run_scenarios(const struct settings *settings, struct run *run, struct totals *totals)
+static bool run_scenarios(const struct settings *settings, struct seed_run *run, struct totals *totals)
 {
     bool good = true;
     for (uint32_t i = 0; i < scenario_count; i++) {
@@ -250,10 +250,10 @@ int main(int argc, char **argv)
     struct ring_shelf shelf;
     ring_shelf_init(&shelf);
     struct totals totals = {0};
-    struct run run = {.shelf = &shelf,
-                      .seed = settings.seed,
-                      .scenario = settings.scenario,
-                      .no_blind_writes = settings.no_blind_writes};
+    struct seed_run run = {.shelf = &shelf,
+                           .seed = settings.seed,
+                           .scenario = settings.scenario,
+                           .no_blind_writes = settings.no_blind_writes};
     double start = seconds_now();
     bool good = true;
     if (settings.scenarios_all)

@@ -268,8 +268,8 @@ void node_start(struct world *world, struct sim_node *node)
     judge(world, node, &meta, report);
     meta.clean_stop = false;
     meta.shards = node->shards;
-    meta_run_begin(&meta, prng_u64(&world->prng) | 1);
-    oracle_run(world, meta.run.id, meta.actor_id ^ node->disk_life);
+    run_begin(&meta.runs, prng_u64(&world->prng) | 1);
+    oracle_run(world, meta.runs.now.id, meta.actor_id ^ node->disk_life);
     save_meta(node, &meta);
     if (node->disk.cold_noted)
         disk_cold_discard(&node->disk);
@@ -424,7 +424,7 @@ bool node_copy_is_known_old(struct world *world, const struct sim_node *node)
     struct meta copy;
     meta_init(&copy, &world->alloc);
     bool old = node->copy.meta.size > 0 && meta_decode(buf_span(&node->copy.meta), &copy) == STATUS_OK;
-    meta_run_begin(&copy, UINT64_MAX);
+    run_begin(&copy.runs, UINT64_MAX);
     for (uint16_t i = 0; i < world->node_count && old; i++) {
         if (i == node->index)
             continue;
@@ -433,7 +433,7 @@ bool node_copy_is_known_old(struct world *world, const struct sim_node *node)
         old = world->nodes[i].disk.meta.size > 0 &&
               meta_decode(buf_span(&world->nodes[i].disk.meta), &meta) == STATUS_OK;
         const struct meta_member *member = old ? meta_member_find(&meta, node->id) : NULL;
-        old = member != NULL && !meta_member_current(member, meta_known_as(&copy), copy.run);
+        old = member != NULL && !meta_member_current(member, meta_known_as(&copy), &copy.runs);
         meta_free(&meta);
     }
     meta_free(&copy);

@@ -17,6 +17,8 @@ const struct scenario scenarios[] = {
      scenario_amnesia_empty_disk},
     {"amnesia-older-disk", "an older copy of a disk answers nobody and stamps nothing twice", prepare_healing,
      scenario_amnesia_older_disk},
+    {"amnesia-restarted-copy", "an older copy is known to be old however often it was started",
+     prepare_healing, scenario_amnesia_restarted_copy},
     {"amnesia-restored-copy", "a copy is known to be old though its node was not started since",
      prepare_healing_of_two_shards, scenario_amnesia_restored_copy},
     {"amnesia-alone", "nobody is answered from a disk that no other node has judged",

@@ -29,6 +29,7 @@ void prepare_healing(struct swarm *swarm);
 void prepare_healing_of_two_shards(struct swarm *swarm);
 void scenario_amnesia_empty_disk(struct world *world);
 void scenario_amnesia_older_disk(struct world *world);
+void scenario_amnesia_restarted_copy(struct world *world);
 void scenario_amnesia_restored_copy(struct world *world);
 void scenario_amnesia_alone(struct world *world);
 

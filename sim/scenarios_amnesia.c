@@ -178,6 +178,40 @@ void scenario_amnesia_older_disk(struct world *world)
     expect_repaired(world, values);
 }
 
+/* Each start, and each minute, raises the copy's count past that of the disk it stands for. (Seed 40020621 of an earlier
+ * swarm.) */
+void scenario_amnesia_restarted_copy(struct world *world)
+{
+    uint32_t values[HISTORY_KEYS_MAX] = {0};
+    struct sim_node *node = &world->nodes[0];
+    script_start(world);
+    write_all(world, 0, 3, values);
+    node_copy_disk(world, node);
+    node_stop(world, node);
+    node_start(world, node);
+    world_run_for(world, 2500000);
+    write_past_n2(world, values);
+    for (uint16_t i = 0; i < 3; i++)
+        node_stop(world, &world->nodes[i]);
+    node_put_back(world, node);
+    for (int start = 0; start < 3; start++) {
+        node_start(world, node);
+        world_run_for(world, start == 0 ? 130000000 : 1000000);
+        node_crash(world, node, start == 1);
+    }
+    node_start(world, &world->nodes[1]);
+    node_start(world, &world->nodes[2]);
+    world_run_for(world, 2000000);
+    script_part(world, 2, 1, true);
+    script_part(world, 2, 0, true);
+    expect_no_old_reads(world);
+    script_part(world, 2, 1, false);
+    script_part(world, 2, 0, false);
+    expect_repaired(world, values);
+    for (uint16_t i = 1; i < world->node_count && !world->failed; i++)
+        node_start(world, &world->nodes[i]);
+}
+
 void scenario_amnesia_restored_copy(struct world *world)
 {
     uint32_t values[HISTORY_KEYS_MAX] = {0};

@@ -426,7 +426,7 @@ static enum status data_dir_begin(struct data_dir *dir, const struct data_dir_op
     /* What is missing is put back only once meta tells of it, or the next start would not see it. */
     dir->meta.clean_stop = false;
     dir->meta.shards = options->shards;
-    meta_run_begin(&dir->meta, files_random());
+    run_begin(&dir->meta.runs, files_random());
     if (status == STATUS_OK)
         status = data_dir_write_meta(dir, why);
     if (status == STATUS_OK && dir->discard_cold)

@@ -154,8 +154,7 @@ void frame_put_hello(struct buf *buf, struct frame_head head, const struct frame
     buf_put_u64(buf, hello->cluster.high);
     buf_put_u64(buf, hello->node);
     buf_put_u64(buf, hello->directory);
-    buf_put_u64(buf, hello->runs);
-    buf_put_u64(buf, hello->run);
+    run_history_put(buf, &hello->runs);
     buf_put_u16(buf, hello->shards);
     buf_put_u16(buf, hello->shard);
     buf_put_short(buf, hello->name);
@@ -175,8 +174,7 @@ enum status frame_read_hello(const struct frame *frame, struct frame_hello *hell
     hello->cluster.high = reader_u64(&reader);
     hello->node = reader_u64(&reader);
     hello->directory = reader_u64(&reader);
-    hello->runs = reader_u64(&reader);
-    hello->run = reader_u64(&reader);
+    run_history_read(&reader, &hello->runs);
     hello->shards = reader_u16(&reader);
     hello->shard = reader_u16(&reader);
     hello->name = reader_short(&reader);
@@ -240,8 +238,8 @@ void frame_put_run(struct buf *buf, struct frame_head head, const struct frame_r
 {
     size_t start = frame_begin(buf, FRAME_RUN, head);
     buf_put_u64(buf, run->directory);
-    buf_put_u64(buf, run->runs);
-    buf_put_u64(buf, run->run);
+    buf_put_u64(buf, run->run.count);
+    buf_put_u64(buf, run->run.id);
     frame_end(buf, start);
 }
 
@@ -249,8 +247,8 @@ enum status frame_read_run(const struct frame *frame, struct frame_run *run)
 {
     struct reader reader = body_reader(frame, FRAME_RUN);
     run->directory = reader_u64(&reader);
-    run->runs = reader_u64(&reader);
-    run->run = reader_u64(&reader);
+    run->run.count = reader_u64(&reader);
+    run->run.id = reader_u64(&reader);
     return reader_finish(&reader);
 }
 

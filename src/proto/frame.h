@@ -18,9 +18,10 @@
 #include "base/limits.h"
 #include "model/operation.h"
 #include "model/record.h"
+#include "model/run.h"
 
 #define FRAME_HEADER_BYTES 24
-#define FRAME_PROTOCOL_VERSION 2
+#define FRAME_PROTOCOL_VERSION 3
 #define FRAME_HELLO_MAGIC 0x4f444e52u /* "RNDO" */
 #define FRAME_BY_SLOT 0xff
 
@@ -89,11 +90,10 @@ struct frame_head {
 struct frame_hello {
     struct hash_128 cluster; /* the cluster's id */
     uint64_t node;
-    uint64_t directory; /* id of the sender's data directory */
-    uint64_t runs;      /* how far that has come (store/meta.h) */
-    uint64_t run;       /* id of the sender's run of it */
-    uint16_t shards;    /* K of the sender */
-    uint16_t shard;     /* the sender's shard; the link is for shard mod the receiver's K */
+    uint64_t directory;      /* id of the sender's data directory */
+    struct run_history runs; /* how far that has come */
+    uint16_t shards;         /* K of the sender */
+    uint16_t shard;          /* the sender's shard; the link is for shard mod the receiver's K */
     struct span name;
     struct span resp_address; /* where clients reach the sender */
     struct span http_address;
@@ -125,11 +125,10 @@ MUST_CHECK enum status frame_read_welcome(const struct frame *frame, struct fram
 void frame_put_refuse(struct buf *buf, struct frame_head head, const struct frame_refuse *refuse);
 MUST_CHECK enum status frame_read_refuse(const struct frame *frame, struct frame_refuse *refuse);
 
-/* What HELLO says of the sender's data directory, again. */
+/* How far the run has come that HELLO named. */
 struct frame_run {
     uint64_t directory;
-    uint64_t runs;
-    uint64_t run;
+    struct run run;
 };
 
 void frame_put_run(struct buf *buf, struct frame_head head, const struct frame_run *run);

@@ -5,7 +5,7 @@
  * under another id it has lost its disk, and it counts towards no R; if a majority of the others never did, it is
  * new and serves. The verdict is durable before it takes effect. A directory that others knew before a newer one is
  * an old one put back: the same. So is an older copy of the newest one: the members also remember how far it had come
- * (struct meta_run), in memory at once and durably with their next write. A directory that was superseded is known
+ * (model/run.h), in memory at once and durably with their next write. A directory that was superseded is known
  * by a new id from then on, so that the others take it for the newest, and its own older copies for old ones.
  *
  * Clocks. Every second each peer is asked for its clock, as NTP does. This node stamps writes only while its clock
@@ -114,9 +114,8 @@ static enum status remember(struct shard *shard, struct link *link, const struct
     struct meta_member *member = meta_member_add(&shard->meta, hello->node);
     if (member == NULL)
         return STATUS_OVERLOADED;
-    struct meta_run run = {.count = hello->runs, .id = hello->run};
-    link->superseded = !meta_member_current(member, hello->directory, run);
-    *changed = meta_member_saw(member, hello->directory, run);
+    link->superseded = !meta_member_current(member, hello->directory, &hello->runs);
+    *changed = meta_member_saw(member, hello->directory, &hello->runs);
     link->knew_other_directory = member->directory_count > 1;
     bool same = span_is(hello->resp_address, member->resp) && span_is(hello->http_address, member->http);
     if (!same && meta_member_set_addresses(member, hello->resp_address, hello->http_address) == STATUS_OK)
@@ -266,7 +265,7 @@ static void accept_waiting(struct shard *shard)
 /* Raises the count; the others hear of it once it is durable. */
 static void raise_run(struct shard *shard)
 {
-    shard->meta.run.count++;
+    shard->meta.runs.now.count++;
     shard->meta_dirty = true;
     shard->run_version = shard->meta_written + 1;
     shard->run_us = shard->now.mono_us;
@@ -275,8 +274,7 @@ static void raise_run(struct shard *shard)
 /* Whoever is not reached now hears it in the next greeting, or a minute later. */
 static void tell_run(struct shard *shard)
 {
-    struct frame_run run = {
-        .directory = meta_known_as(&shard->meta), .runs = shard->run.count, .run = shard->run.id};
+    struct frame_run run = {.directory = meta_known_as(&shard->meta), .run = shard->run};
     for (uint16_t i = 0; i < shard->peer_count; i++) {
         struct buf *out = peer_gossip_output(&shard->peers[i]);
         if (out == NULL)
@@ -295,10 +293,9 @@ enum status membership_run(struct shard *shard, uint64_t node, const struct fram
     struct meta_member *member = meta_member_find(&shard->meta, node);
     if (member == NULL)
         return STATUS_OK;
-    struct meta_run run = {.count = told.runs, .id = told.run};
     bool known = meta_member_knows(member, told.directory);
     /* A higher count is written with whatever is written next: one write for all members. */
-    if (meta_member_saw(member, told.directory, run) && !known)
+    if (meta_member_ran_on(member, told.directory, told.run) && !known)
         shard->meta_dirty = true;
     return STATUS_OK;
 }
@@ -318,7 +315,7 @@ void membership_meta_durable(struct shard *shard, uint64_t version)
     }
     if (shard->run_version != 0 && version >= shard->run_version) {
         shard->run_version = 0;
-        shard->run = shard->meta.run;
+        shard->run = shard->meta.runs.now;
         tell_run(shard);
     }
     accept_waiting(shard);

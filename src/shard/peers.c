@@ -226,8 +226,7 @@ static void greet(struct shard *shard, struct peer *peer)
         .cluster = shard->meta.cluster_id,
         .node = shard->self_id,
         .directory = meta_known_as(&shard->meta),
-        .runs = shard->run.count,
-        .run = shard->run.id,
+        .runs = shard->meta.runs,
         .shards = shard->options.shards,
         .shard = shard->options.shard,
         .name = span_of_text(shard->ring->nodes[shard->self].name),
@@ -235,6 +234,7 @@ static void greet(struct shard *shard, struct peer *peer)
         .http_address = span_of_text(shard->http_address),
         .ring = buf_span(&ring),
     };
+    hello.runs.now = shard->run;
     peer->greeted_as = hello.directory;
     buf_clear(&peer->greeting);
     frame_put_hello(&peer->greeting, frame_head_of(shard, 0, 0), &hello);

@@ -83,11 +83,11 @@ static void init_state(struct shard *shard, const struct shard_options *options)
     span_copy_text(options->resp_address, shard->resp_address, sizeof shard->resp_address);
     span_copy_text(options->http_address, shard->http_address, sizeof shard->http_address);
     span_copy_text(options->durability, shard->durability, sizeof shard->durability);
-    shard->run = options->meta->run;
+    shard->run = options->meta->runs.now;
     shard->run_us = options->now.mono_us;
     /* Stamps are the run's, not the directory's: an older copy of a directory, or its far-future register, could make
      * those of the newer one again before anybody has said that it is old (invariant 4). */
-    hlc_init(&shard->hlc, options->meta->run.id, options->clock_skew_max_ms, options->bounds);
+    hlc_init(&shard->hlc, options->meta->runs.now.id, options->clock_skew_max_ms, options->bounds);
     shard->tick.kind = TIMER_TICK;
 }
 

@@ -23,13 +23,6 @@ void meta_free(struct meta *meta)
     meta_init(meta, meta->alloc);
 }
 
-void meta_run_begin(struct meta *meta, uint64_t id)
-{
-    assert(id != 0);
-    meta->run.count++;
-    meta->run.id = id;
-}
-
 uint64_t meta_known_as(const struct meta *meta)
 {
     return meta->known_as != 0 ? meta->known_as : meta->directory_id;
@@ -74,33 +67,45 @@ bool meta_member_knows(const struct meta_member *member, uint64_t directory_id)
     return false;
 }
 
-bool meta_member_current(const struct meta_member *member, uint64_t directory_id, struct meta_run run)
+bool meta_member_current(const struct meta_member *member, uint64_t directory_id,
+                         const struct run_history *runs)
 {
     if (!meta_member_knows(member, directory_id))
         return true;
-    if (member->directories[member->directory_count - 1] != directory_id)
-        return false;
-    return run.id == member->run.id || run.count > member->run.count;
+    return member->directories[member->directory_count - 1] == directory_id && run_follows(runs, member->run);
 }
 
-bool meta_member_saw(struct meta_member *member, uint64_t directory_id, struct meta_run run)
+static void note_directory(struct meta_member *member, uint64_t directory_id)
 {
-    if (!meta_member_current(member, directory_id, run))
-        return false;
-    bool known = meta_member_knows(member, directory_id);
-    /* Some greetings of a run say an earlier count of it. */
-    if (known && run.count <= member->run.count)
-        return false;
-    member->run = run;
-    if (known)
-        return true;
     if (member->directory_count == META_DIRECTORIES_MAX) {
         memmove(member->directories, member->directories + 1,
                 (META_DIRECTORIES_MAX - 1) * sizeof *member->directories);
         member->directory_count--;
     }
     member->directories[member->directory_count++] = directory_id;
+}
+
+bool meta_member_saw(struct meta_member *member, uint64_t directory_id, const struct run_history *runs)
+{
+    if (!meta_member_current(member, directory_id, runs))
+        return false;
+    bool known = meta_member_knows(member, directory_id);
+    /* Some greetings of a run say an earlier count of it. */
+    if (known && runs->now.count <= member->run.count)
+        return false;
+    member->run = runs->now;
+    if (!known)
+        note_directory(member, directory_id);
     return true;
+}
+
+bool meta_member_ran_on(struct meta_member *member, uint64_t directory_id, struct run run)
+{
+    if (meta_member_knows(member, directory_id) &&
+        (member->directories[member->directory_count - 1] != directory_id || member->run.id != run.id))
+        return false;
+    const struct run_history runs = {.now = run};
+    return meta_member_saw(member, directory_id, &runs);
 }
 
 /* Copies a text without zero bytes into a terminated array of max + 1. */
@@ -189,20 +194,6 @@ bool meta_quarantine_any(const struct meta *meta)
 
 /* ---- the blob ------------------------------------------------------------------------------------------- */
 
-static void put_run(struct buf *out, struct meta_run run)
-{
-    buf_put_u64(out, run.count);
-    buf_put_u64(out, run.id);
-}
-
-static struct meta_run read_run(struct reader *reader)
-{
-    struct meta_run run;
-    run.count = reader_u64(reader);
-    run.id = reader_u64(reader);
-    return run;
-}
-
 static uint64_t checksum(struct span body)
 {
     return hash_64(body, META_CHECKSUM_SEED);
@@ -220,7 +211,7 @@ void meta_encode(const struct meta *meta, struct buf *out)
     buf_put_u64(out, meta->directory_id);
     buf_put_u64(out, meta->actor_id);
     buf_put_u64(out, meta->known_as);
-    put_run(out, meta->run);
+    run_history_put(out, &meta->runs);
     buf_put_u8(out, (uint8_t)meta->state);
     buf_put_u8(out, meta->clean_stop);
     buf_put_u16(out, meta->shards);
@@ -233,7 +224,8 @@ void meta_encode(const struct meta *meta, struct buf *out)
         buf_put_u8(out, member->directory_count);
         for (uint8_t j = 0; j < member->directory_count; j++)
             buf_put_u64(out, member->directories[j]);
-        put_run(out, member->run);
+        buf_put_u64(out, member->run.count);
+        buf_put_u64(out, member->run.id);
         buf_put_short(out, span_of_text(member->resp));
         buf_put_short(out, span_of_text(member->http));
     }
@@ -259,11 +251,24 @@ static enum status decode_member(struct reader *reader, uint32_t version, struct
     for (uint8_t i = 0; i < directories; i++)
         member->directories[i] = reader_u64(reader);
     member->directory_count = directories;
-    if (version > 1)
-        member->run = read_run(reader);
+    if (version > 1) {
+        member->run.count = reader_u64(reader);
+        member->run.id = reader_u64(reader);
+    }
     struct span resp = reader_short(reader);
     struct span http = reader_short(reader);
     return meta_member_set_addresses(member, resp, http) == STATUS_OK ? STATUS_OK : STATUS_CORRUPT;
+}
+
+static void read_runs(struct reader *reader, uint32_t version, struct run_history *runs)
+{
+    if (version > 2) {
+        run_history_read(reader, runs);
+        return;
+    }
+    runs->now.count = reader_u64(reader);
+    runs->now.id = reader_u64(reader);
+    runs->forgotten = runs->now.count;
 }
 
 /* The checksum fits: what is wrong now was written wrong. */
@@ -276,7 +281,7 @@ static enum status decode_body(struct reader *reader, uint32_t version, struct m
     meta->actor_id = reader_u64(reader);
     if (version > 1) {
         meta->known_as = reader_u64(reader);
-        meta->run = read_run(reader);
+        read_runs(reader, version, &meta->runs);
     }
     uint8_t state = reader_u8(reader);
     uint8_t clean_stop = reader_u8(reader);

@@ -1,18 +1,19 @@
 /* The node's small durable state: who it is, what it knows of the others, how it stopped.
  *
  * One blob that the edge rewrites atomically. Serialised, little endian: u32 magic | u32 version | u64 checksum of
- * what follows | 16 bytes cluster id | u64 node id | u64 directory id | u64 actor id | u64 known as | run |
+ * what follows | 16 bytes cluster id | u64 node id | u64 directory id | u64 actor id | u64 known as | runs |
  * u8 state | u8 clean stop | u16 shards | short name | long ring | u16 members, each u64 node id | u8 directories,
- * each u64 | run | short resp | short http | u8 has quarantine [bitmap of SLOTS_COUNT bits]. A run is u64 count |
- * u64 id. Version 1, which is read too, has neither `known as` nor runs. */
+ * each u64 | u64 count | u64 id of the newest run | short resp | short http | u8 has quarantine [bitmap of SLOTS_COUNT
+ * bits]. Runs are as model/run.h says. Versions 1 and 2 are read too: 1 has neither `known as` nor runs, 2 no past ones. */
 #ifndef RONDO_STORE_META_H
 #define RONDO_STORE_META_H
 
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/span.h"
+#include "model/run.h"
 
-#define META_VERSION 2u
+#define META_VERSION 3u
 #define META_CHECKSUM_SEED UINT64_C(0x6f646e6f72)
 #define META_DIRECTORIES_MAX 8 /* of one member, the newest ones: who was replaced oftener was surely known */
 #define META_QUARANTINE_BYTES (SLOTS_COUNT / 8)
@@ -24,19 +25,11 @@ enum meta_state {
     META_AMNESIAC = 3, /* the node had data elsewhere: takes writes, counts towards no R */
 };
 
-/* How far a directory has come. The count is raised, durably, at every start before anything is sent, and every
- * minute of a run; the id is drawn at every start. Of two copies of one directory the one that ran on has the higher
- * count, or the same with another id. */
-struct meta_run {
-    uint64_t count;
-    uint64_t id;
-};
-
 struct meta_member {
     uint64_t node_id;
     uint8_t directory_count;
     uint64_t directories[META_DIRECTORIES_MAX]; /* ids of data directories it was seen with, oldest first */
-    struct meta_run run;                        /* the newest seen of the newest directory */
+    struct run run;                             /* the newest seen of the newest directory */
     char resp[ADDRESS_BYTES_MAX + 1];
     char http[ADDRESS_BYTES_MAX + 1];
 };
@@ -49,7 +42,7 @@ struct meta {
     uint64_t directory_id; /* of the log's segments: never changes */
     uint64_t known_as; /* what the others know it as, after an older copy was put back; 0 = directory_id */
     uint64_t actor_id;
-    struct meta_run run;
+    struct run_history runs;
     enum meta_state state;
     bool clean_stop;
     uint16_t shards;             /* at the last run; 0 = never ran */
@@ -72,9 +65,6 @@ void meta_encode(const struct meta *meta, struct buf *out);
  * meta is as after meta_init. */
 MUST_CHECK enum status meta_decode(struct span blob, struct meta *meta);
 
-/* A start: what is in the meta from now on must be durable before anything is sent. id: random, not 0. */
-void meta_run_begin(struct meta *meta, uint64_t id);
-
 /* The id under which the other nodes know this directory. */
 uint64_t meta_known_as(const struct meta *meta);
 
@@ -91,13 +81,18 @@ struct meta_member *meta_member_add(struct meta *meta, uint64_t node_id);
 /* Whether the member was seen with this directory. */
 bool meta_member_knows(const struct meta_member *member, uint64_t directory_id);
 
-/* Whether the directory, in this run, is not older than what the member was seen with: it is the one first seen
- * last, or a new one, and the run is the newest seen, or a newer one. Else an old directory, or an older copy, was
- * put back. */
-bool meta_member_current(const struct meta_member *member, uint64_t directory_id, struct meta_run run);
+/* Whether a node that says this of its directory is not older than what the member was seen with: the directory is the
+ * one first seen last, or a new one, and its runs follow the newest seen. Else an old directory, or an older copy, was put
+ * back. */
+bool meta_member_current(const struct meta_member *member, uint64_t directory_id,
+                         const struct run_history *runs);
 
 /* Notes a directory and its run, if they are current; true if that was not known. */
-bool meta_member_saw(struct meta_member *member, uint64_t directory_id, struct meta_run run);
+bool meta_member_saw(struct meta_member *member, uint64_t directory_id, const struct run_history *runs);
+
+/* Notes how far a run has come that was seen already, or the first run of a directory that was not; true if that was
+ * not known. */
+bool meta_member_ran_on(struct meta_member *member, uint64_t directory_id, struct run run);
 
 /* Sets a member's address texts. TOO_LARGE past ADDRESS_BYTES_MAX, MALFORMED with a zero
  * byte; nothing then changed. */

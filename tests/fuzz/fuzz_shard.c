@@ -232,8 +232,7 @@ static void link_data(struct world *world, struct span bytes)
         struct frame_hello hello = {.cluster = ring->cluster_id,
                                     .node = world->peer_node,
                                     .directory = 22,
-                                    .runs = 1,
-                                    .run = 23,
+                                    .runs = {.now = {.count = 1, .id = 23}},
                                     .shards = 1,
                                     .name = span_of_text("n2"),
                                     .resp_address = span_of_text("h:5"),
@@ -423,7 +422,7 @@ static void world_init(struct world *world)
     meta.node_id = ring->nodes[0].id;
     meta.directory_id = 11;
     meta.actor_id = 12;
-    meta.run = (struct meta_run){.count = 1, .id = 12};
+    meta.runs.now = (struct run){.count = 1, .id = 12};
     meta.state = META_SERVING;
     meta.shards = 1;
     require(meta_name_set(&meta, span_of_text("n1")) == STATUS_OK);

@@ -43,8 +43,7 @@ static void sample_greeting(uint32_t number, struct buf *buf)
     struct frame_hello hello = {.cluster = {1, 2},
                                 .node = 3,
                                 .directory = 4,
-                                .runs = 5,
-                                .run = 6,
+                                .runs = {.now = {5, 6}, .forgotten = 2, .past_count = 2, .past = {{4, 7}, {3, 8}}},
                                 .shards = 2,
                                 .shard = 1,
                                 .name = span_of_text("n1"),
@@ -156,7 +155,7 @@ static void sample_internal(uint32_t number, struct buf *buf)
 static void sample_into(uint32_t number, struct buf *buf)
 {
     if (number == 36)
-        frame_put_run(buf, head, &(struct frame_run){.directory = 1, .runs = 2, .run = 3});
+        frame_put_run(buf, head, &(struct frame_run){.directory = 1, .run = {2, 3}});
     else if (number > 30)
         frame_put_raw(buf, raw_types[number - 21], head, span_of_text("raw"));
     else if (number < 5)

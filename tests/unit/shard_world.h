@@ -460,7 +460,7 @@ static void world_open_node(struct world *world, uint8_t index, const struct wor
     meta.node_id = world->ring->nodes[index].id;
     meta.directory_id = 100u + index;
     meta.actor_id = 200u + index;
-    meta.run = (struct meta_run){.count = 1, .id = meta.actor_id};
+    meta.runs.now = (struct run){.count = 1, .id = meta.actor_id};
     meta.state = index == 0 && options->state_of_node_0 != 0 ? options->state_of_node_0 : META_SERVING;
     meta.shards = 1;
     assert_int_equal(meta_name_set(&meta, span_of_text(world->ring->nodes[index].name)), STATUS_OK);

@@ -14,14 +14,14 @@ static void test_dir_new_one_serves_alone_and_is_unproven_among_others(void **st
     uint64_t directory_id = dir->meta.directory_id;
     uint64_t actor_id = dir->meta.actor_id;
     assert_true(directory_id != 0 && actor_id != 0 && directory_id != actor_id);
-    struct meta_run run = dir->meta.run;
+    struct run run = dir->meta.runs.now;
     assert_true(run.count == 1 && run.id != 0);
     data_dir_close(dir, true);
 
     dir = must_open(fixture, (struct opening){0});
     assert_false(dir->was_new);
     assert_true(dir->meta.directory_id == directory_id && dir->meta.actor_id == actor_id);
-    assert_true(dir->meta.run.count == 2 && dir->meta.run.id != run.id);
+    assert_true(dir->meta.runs.now.count == 2 && dir->meta.runs.now.id != run.id);
     data_dir_close(dir, true);
 
     (void)nftw(fixture->path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
@@ -237,7 +237,7 @@ static void test_dir_written_meta_is_what_the_next_start_reads(void **state)
     dir->meta.state = META_AMNESIAC;
     struct meta_member *member = meta_member_add(&dir->meta, 77);
     assert_non_null(member);
-    assert_true(meta_member_saw(member, 123, (struct meta_run){1, 2}));
+    assert_true(meta_member_saw(member, 123, &(struct run_history){.now = {1, 2}}));
     meta_encode(&dir->meta, &blob);
     assert_int_equal(data_dir_meta_write(dir, buf_span(&blob), NULL), STATUS_OK);
     buf_free(&blob);

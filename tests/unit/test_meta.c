@@ -19,7 +19,7 @@ static void fill(struct meta *meta)
     meta->directory_id = 22;
     meta->actor_id = 23;
     meta->known_as = 24;
-    meta->run = (struct meta_run){.count = 25, .id = 26};
+    meta->runs = (struct run_history){.now = {25, 26}, .forgotten = 22, .past_count = 2, .past = {{24, 27}, {23, 28}}};
     meta->state = META_SERVING;
     meta->clean_stop = true;
     meta->shards = 3;
@@ -28,8 +28,8 @@ static void fill(struct meta *meta)
     for (uint64_t id = 100; id < 110; id++) {
         struct meta_member *member = meta_member_add(meta, id);
         assert_non_null(member);
-        assert_true(meta_member_saw(member, id * 2, (struct meta_run){id, 1}));
-        assert_true(meta_member_saw(member, id * 3, (struct meta_run){id, id + 1}));
+        assert_true(meta_member_ran_on(member, id * 2, (struct run){id, 1}));
+        assert_true(meta_member_ran_on(member, id * 3, (struct run){id, id + 1}));
         assert_int_equal(
             meta_member_set_addresses(member, span_of_text("127.0.0.1:7379"), span_of_text("127.0.0.1:7380")),
             STATUS_OK);
@@ -65,7 +65,8 @@ static void what_is_encoded_is_decoded(void **state)
     assert_true(span_is(buf_span(&copy.ring), "a ring record"));
     assert_true(copy.cluster_id.low == 11 && copy.cluster_id.high == 12);
     assert_true(copy.node_id == 21 && copy.directory_id == 22 && copy.actor_id == 23);
-    assert_true(copy.known_as == 24 && copy.run.count == 25 && copy.run.id == 26);
+    assert_true(copy.known_as == 24 && copy.runs.now.count == 25 && copy.runs.now.id == 26);
+    assert_true(copy.runs.forgotten == 22 && copy.runs.past_count == 2 && copy.runs.past[1].count == 23 && copy.runs.past[1].id == 28);
     assert_true(copy.state == META_SERVING && copy.clean_stop && copy.shards == 3);
     struct meta_member *member = meta_member_find(&copy, 105);
     assert_non_null(member);
@@ -205,12 +206,13 @@ static void a_blob_of_version_1_is_read(void **state)
     buf_put_u8(&old, 0);
     store_u64(old.data + 8, hash_64(span_of(old.data + 16, old.size - 16), META_CHECKSUM_SEED));
     assert_int_equal(meta_decode(buf_span(&old), &meta), STATUS_OK);
-    assert_true(meta.actor_id == 15 && meta.run.count == 0 && meta_known_as(&meta) == 14 && meta.shards == 2);
+    assert_true(meta.actor_id == 15 && meta.runs.now.count == 0 && meta_known_as(&meta) == 14 &&
+                meta.shards == 2);
     struct meta_member *member = meta_member_find(&meta, 31);
     assert_non_null(member);
     assert_string_equal(member->http, "http");
     /* How far that directory had come was not noted: its next start is believed. */
-    assert_true(meta_member_current(member, 32, (struct meta_run){1, 2}));
+    assert_true(meta_member_current(member, 32, &(struct run_history){.now = {1, 2}}));
     store_u32(old.data + 4, META_VERSION + 1);
     assert_int_equal(meta_decode(buf_span(&old), &meta), STATUS_WRONG_PROTOCOL);
     store_u32(old.data + 4, 0);
@@ -224,51 +226,55 @@ static void an_older_copy_of_a_directory_is_not_current(void **state)
 {
     (void)state;
     struct meta_member member = {0};
-    struct meta meta;
-    struct meta copy;
-    meta_init(&meta, NULL);
-    meta.directory_id = 7;
-    meta_run_begin(&meta, 100);
-    assert_true(meta_member_current(&member, meta_known_as(&meta), meta.run));
-    assert_true(meta_member_saw(&member, 7, meta.run));
+    struct run_history runs = {0};
+    run_begin(&runs, 100);
+    assert_true(meta_member_current(&member, 7, &runs));
+    assert_true(meta_member_saw(&member, 7, &runs));
     /* Greeted again, in the same run: known, and current. */
-    assert_false(meta_member_saw(&member, 7, meta.run));
-    assert_true(meta_member_current(&member, 7, meta.run));
-    copy = meta;
+    assert_false(meta_member_saw(&member, 7, &runs));
+    assert_true(meta_member_current(&member, 7, &runs));
+    struct run_history copy = runs;
     /* A restart of the directory itself. */
-    meta_run_begin(&meta, 101);
-    assert_true(meta_member_saw(&member, 7, meta.run));
+    run_begin(&runs, 101);
+    assert_true(meta_member_saw(&member, 7, &runs));
     assert_int_equal(member.run.count, 2);
     /* The copy starts: the same count, another run. */
-    meta_run_begin(&copy, 102);
-    assert_false(meta_member_current(&member, 7, copy.run));
-    assert_false(meta_member_saw(&member, 7, copy.run));
+    run_begin(&copy, 102);
+    assert_false(meta_member_current(&member, 7, &copy));
+    assert_false(meta_member_saw(&member, 7, &copy));
     assert_int_equal(member.run.id, 101);
+    /* However far it comes. */
+    assert_false(meta_member_ran_on(&member, 7, (struct run){9, 102}));
+    run_begin(&copy, 103);
+    copy.now.count = 99;
+    assert_false(meta_member_saw(&member, 7, &copy));
     /* The count is raised during a run; a greeting of that run may still say the one before. */
-    assert_true(meta_member_saw(&member, 7, (struct meta_run){3, 101}));
-    assert_false(meta_member_saw(&member, 7, meta.run));
-    assert_true(meta_member_current(&member, 7, meta.run));
+    assert_true(meta_member_ran_on(&member, 7, (struct run){3, 101}));
+    assert_false(meta_member_saw(&member, 7, &runs));
+    assert_true(meta_member_current(&member, 7, &runs));
     assert_int_equal(member.run.count, 3);
     /* Known by a new id the copy is the newest directory, and what it is a copy of an old one. */
-    assert_true(meta_member_saw(&member, 8, copy.run));
-    assert_true(meta_member_current(&member, 8, copy.run));
-    assert_false(meta_member_current(&member, 7, (struct meta_run){9, 101}));
-    assert_int_equal(member.run.id, 102);
+    assert_true(meta_member_saw(&member, 8, &copy));
+    assert_true(meta_member_current(&member, 8, &copy));
+    runs.now.count = 200;
+    assert_false(meta_member_current(&member, 7, &runs));
+    assert_false(meta_member_ran_on(&member, 7, runs.now));
+    assert_int_equal(member.run.id, 103);
 }
 
 static void the_newest_directories_of_a_member_are_kept(void **state)
 {
     (void)state;
     struct meta_member member = {0};
-    const struct meta_run run = {1, 1};
+    const struct run_history run = {.now = {1, 1}};
     for (uint64_t id = 1; id <= META_DIRECTORIES_MAX; id++)
-        assert_true(meta_member_saw(&member, id, run));
-    assert_false(meta_member_saw(&member, META_DIRECTORIES_MAX, run));
+        assert_true(meta_member_saw(&member, id, &run));
+    assert_false(meta_member_saw(&member, META_DIRECTORIES_MAX, &run));
     /* Seen again: known, and still the oldest. */
-    assert_false(meta_member_saw(&member, 1, run));
+    assert_false(meta_member_saw(&member, 1, &run));
     assert_int_equal(member.directory_count, META_DIRECTORIES_MAX);
     assert_int_equal(member.directories[0], 1);
-    assert_true(meta_member_saw(&member, 99, run));
+    assert_true(meta_member_saw(&member, 99, &run));
     assert_int_equal(member.directory_count, META_DIRECTORIES_MAX);
     assert_int_equal(member.directories[META_DIRECTORIES_MAX - 1], 99);
     assert_false(meta_member_knows(&member, 1));
