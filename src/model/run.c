@@ -1,3 +1,4 @@
+/* Runs of a data directory. */
 #include "model/run.h"
 
 #include <assert.h>

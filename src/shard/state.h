@@ -325,8 +325,8 @@ struct shard {
     uint8_t quarantine[META_QUARANTINE_BYTES];
     bool quarantine_any;
 
-    struct meta meta;    /* shard 0's is the one that is written */
-    struct run run; /* the newest that is durable: what other nodes may be told */
+    struct meta meta; /* shard 0's is the one that is written */
+    struct run run;   /* the newest that is durable: what other nodes may be told */
     uint64_t
         run_version; /* shard 0: the meta version that makes a newer one durable; 0 = none is waited for */
     uint64_t run_us; /* shard 0: when it was made */

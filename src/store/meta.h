@@ -4,7 +4,8 @@
  * what follows | 16 bytes cluster id | u64 node id | u64 directory id | u64 actor id | u64 known as | runs |
  * u8 state | u8 clean stop | u16 shards | short name | long ring | u16 members, each u64 node id | u8 directories,
  * each u64 | u64 count | u64 id of the newest run | short resp | short http | u8 has quarantine [bitmap of SLOTS_COUNT
- * bits]. Runs are as model/run.h says. Versions 1 and 2 are read too: 1 has neither `known as` nor runs, 2 no past ones. */
+ * bits]. Runs are as model/run.h says. Versions 1 and 2 are read too: 1 has neither `known as` nor runs, 2 no past
+ * ones. */
 #ifndef RONDO_STORE_META_H
 #define RONDO_STORE_META_H
 
@@ -82,8 +83,8 @@ struct meta_member *meta_member_add(struct meta *meta, uint64_t node_id);
 bool meta_member_knows(const struct meta_member *member, uint64_t directory_id);
 
 /* Whether a node that says this of its directory is not older than what the member was seen with: the directory is the
- * one first seen last, or a new one, and its runs follow the newest seen. Else an old directory, or an older copy, was put
- * back. */
+ * one first seen last, or a new one, and its runs follow the newest seen. Else an old directory, or an older copy, was
+ * put back. */
 bool meta_member_current(const struct meta_member *member, uint64_t directory_id,
                          const struct run_history *runs);
 

@@ -184,10 +184,10 @@ def test_clients_past_the_bound_are_refused_with_words(make_cluster):
         while data := refused.recv(1 << 16):
             answer += data
         assert answer.startswith(b"HTTP/1.1 503 ") and b"Retry-After: 1" in answer
-    held.pop().close()
-    until(lambda: metric(node, "rondo_clients_refused_total") >= 2, "the refusals to be counted")
     for connection in held:
         connection.close()
+    until(lambda: node.http("GET", "/metrics").ok, "the node to see that they are gone")
+    until(lambda: metric(node, "rondo_clients_refused_total") >= 2, "the refusals to be counted")
 
 
 def test_many_pipelining_clients_with_little_memory_all_get_their_answers(make_cluster):

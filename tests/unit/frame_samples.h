@@ -40,16 +40,17 @@ static const struct version both = {.value = {.time = 5 << 16, .actor = 6},
 
 static void sample_greeting(uint32_t number, struct buf *buf)
 {
-    struct frame_hello hello = {.cluster = {1, 2},
-                                .node = 3,
-                                .directory = 4,
-                                .runs = {.now = {5, 6}, .forgotten = 2, .past_count = 2, .past = {{4, 7}, {3, 8}}},
-                                .shards = 2,
-                                .shard = 1,
-                                .name = span_of_text("n1"),
-                                .resp_address = span_of_text("a:1"),
-                                .http_address = span_of_text("a:2"),
-                                .ring = span_of_text("ring")};
+    struct frame_hello hello = {
+        .cluster = {1, 2},
+        .node = 3,
+        .directory = 4,
+        .runs = {.now = {5, 6}, .forgotten = 2, .past_count = 2, .past = {{4, 7}, {3, 8}}},
+        .shards = 2,
+        .shard = 1,
+        .name = span_of_text("n1"),
+        .resp_address = span_of_text("a:1"),
+        .http_address = span_of_text("a:2"),
+        .ring = span_of_text("ring")};
     struct frame_welcome welcome = {.node = 3,
                                     .directory = 4,
                                     .shards = 64,
