@@ -178,8 +178,8 @@ void scenario_amnesia_older_disk(struct world *world)
     expect_repaired(world, values);
 }
 
-/* Each start, and each minute, raises the copy's count past that of the disk it stands for. (Seed 40020621 of an earlier
- * swarm.) */
+/* Each start, and each minute, raises the copy's count past that of the disk it stands for. (Seed 40020621 of an
+ * earlier swarm.) */
 void scenario_amnesia_restarted_copy(struct world *world)
 {
     uint32_t values[HISTORY_KEYS_MAX] = {0};
