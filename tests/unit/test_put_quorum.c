@@ -290,7 +290,7 @@ static void run(uint8_t n, uint8_t w, const enum answer *answers, const uint8_t 
 
 static void next_order(uint8_t *order, uint8_t n, uint32_t number)
 {
-    for (uint8_t i = 0; i < n; i++)
+    for (uint8_t i = 0; i < REPLICAS_MAX; i++)
         order[i] = i;
     for (uint8_t i = n; i > 1; i--) {
         uint8_t other = (uint8_t)(number % i);
