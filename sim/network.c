@@ -464,16 +464,26 @@ void network_block(struct world *world, uint16_t from, uint16_t to, uint64_t unt
     world->network.blocked_until_us[from][to] = until_us;
 }
 
-void network_break(struct world *world, uint16_t a, uint16_t b)
+static void break_connections(struct world *world, uint16_t a, uint16_t b, bool both_ways)
 {
     struct sim_network *network = &world->network;
     for (uint32_t i = 0; i < network->count; i++) {
         struct sim_connection *connection = network->connections[i];
-        bool between =
-            (connection->from == a && connection->to == b) || (connection->from == b && connection->to == a);
+        bool between = (connection->from == a && connection->to == b) ||
+                       (both_ways && connection->from == b && connection->to == a);
         if (between && connection->up && !connection->cut && (connection->from_open || connection->to_open))
             cut(world, connection, world_draw(world, 0, 5000), world_draw(world, 0, 5000));
     }
+}
+
+void network_break(struct world *world, uint16_t a, uint16_t b)
+{
+    break_connections(world, a, b, true);
+}
+
+void network_break_from(struct world *world, uint16_t from, uint16_t to)
+{
+    break_connections(world, from, to, false);
 }
 
 /* What waits for the end of a partition that is over now would come when that was planned to end, and all that is sent

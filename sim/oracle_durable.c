@@ -348,8 +348,10 @@ void oracle_frame_sent(struct world *world, struct sim_node *from, struct sim_no
             asked(world, from, to, frame, get.key);
     } else if (frame->type == FRAME_PUT_ACK) {
         status = frame_read_put_ack(frame, &ack);
-        if (status == STATUS_OK)
+        if (status == STATUS_OK) {
+            world->totals.puts_refused += ack.status != STATUS_OK;
             promised(world, from, to, frame, ack.status, ack.version);
+        }
     } else if (frame->type == FRAME_GET_ANSWER) {
         status = frame_read_get_answer(frame, &answer);
         if (status == STATUS_OK)

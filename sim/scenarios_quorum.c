@@ -88,6 +88,36 @@ void scenario_late_write_back(struct world *world)
     script_expect(world, shard_counters(world->nodes[2].shard[0].shard)->deadline_drops > 0, "and counted");
 }
 
+void prepare_single_replica(struct swarm *swarm)
+{
+    swarm->replicas = 1;
+}
+
+/* The only replica's disk takes a third of a second, so that the put is sent to it once more, and is full when that
+ * comes. (Seed 70012286 of an earlier swarm.) */
+void scenario_refused_once_of_twice(struct world *world)
+{
+    script_start(world);
+    uint16_t replica = script_replica(world, 0, 0);
+    uint16_t other = replica == 0;
+    struct sim_node *node = &world->nodes[replica];
+    script_expect(world, script_set(world, other, 0, 1).outcome == HISTORY_DONE, "a write is done");
+    world->swarm.sync_us = 300000;
+    uint32_t write = script_set_begin(world, other, 0, 1, 2000);
+    world_run_for(world, 5000);
+    network_break_from(world, replica, other);
+    shard_post(world, node, 0, EVENT_LOG_FULL, (struct span){0})->flag = true;
+    world_run_for(world, 150000);
+    shard_post(world, node, 0, EVENT_LOG_FULL, (struct span){0})->flag = false;
+    world->swarm.sync_us = 100;
+    world_run_for(world, 3000000);
+    const struct history_op *op = &world->history.ops[write];
+    script_expect(world, world->totals.puts_refused == 1, "the second copy was refused");
+    script_expect(world, op->outcome == HISTORY_DONE, "the first copy was taken");
+    struct script_result read = script_get(world, other, 0, 1);
+    script_expect(world, read.outcome == HISTORY_DONE && read.value == op->value, "it is held");
+}
+
 void scenario_client_map_with_dead_nodes(struct world *world)
 {
     script_start(world);

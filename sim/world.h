@@ -262,6 +262,7 @@ struct sim_client {
     X(cold_pages)       \
     X(evictions)        \
     X(overloads)        \
+    X(puts_refused)     \
     X(restamps)         \
     X(write_backs)      \
     X(deadline_drops)   \
@@ -440,6 +441,8 @@ void network_node_gone(struct world *world, struct sim_node *node, bool at_once)
 void network_deliver(struct world *world, uint16_t from, uint16_t to, struct span frame);
 void network_block(struct world *world, uint16_t from, uint16_t to, uint64_t until_us);
 void network_break(struct world *world, uint16_t a, uint16_t b);
+/* Those that `from` opened only. */
+void network_break_from(struct world *world, uint16_t from, uint16_t to);
 void network_heal(struct world *world);
 void network_free(struct world *world);
 uint16_t world_node_index(const struct world *world, uint64_t id);

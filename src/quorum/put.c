@@ -21,6 +21,15 @@ void put_sent(struct put_quorum *put, uint8_t replica)
     assert(replica < put->replicas);
     assert(put->state[replica] == PUT_UNSENT);
     put->state[replica] = PUT_ASKED;
+    put->copies[replica] = 1;
+}
+
+void put_sent_again(struct put_quorum *put, uint8_t replica)
+{
+    assert(replica < put->replicas);
+    assert(put->state[replica] == PUT_ASKED);
+    if (put->copies[replica] < UINT8_MAX)
+        put->copies[replica]++;
 }
 
 void put_acked(struct put_quorum *put, uint8_t replica, struct stamp held, bool was_live)
@@ -39,9 +48,13 @@ void put_refused(struct put_quorum *put, uint8_t replica, enum status reason)
     assert(replica < put->replicas);
     if (put->state[replica] != PUT_ASKED && put->state[replica] != PUT_LOST)
         return;
-    put->state[replica] = PUT_REFUSED;
     put->reason[replica] = (uint8_t)reason;
     put->refusal = reason;
+    put->copies[replica]--;
+    if (put->copies[replica] > 0 && reason != STATUS_PURGED)
+        return;
+    put->maybe_applied |= put->copies[replica] > 0;
+    put->state[replica] = PUT_REFUSED;
 }
 
 void put_purged(struct put_quorum *put, uint8_t replica, struct stamp floor)
@@ -101,5 +114,6 @@ void put_restart(struct put_quorum *put, struct stamp own)
     for (uint8_t i = 0; i < put->replicas; i++) {
         put->state[i] = PUT_UNSENT;
         put->reason[i] = STATUS_OK;
+        put->copies[i] = 0;
     }
 }

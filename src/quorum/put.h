@@ -23,21 +23,23 @@ enum put_state {
     PUT_UNSENT, /* nothing has left for this replica in this round */
     PUT_ASKED,
     PUT_ACKED,
-    PUT_REFUSED, /* it says that it applied nothing */
+    PUT_REFUSED, /* it says that it applied nothing, of no copy */
     PUT_LOST,    /* asked, and no answer will come */
 };
 
 struct put_quorum {
     uint8_t replicas;
     uint8_t needed;
-    uint8_t round;       /* 1 or 2 */
-    bool maybe_applied;  /* some replica may hold a version of this write from an earlier round */
+    uint8_t round; /* 1 or 2 */
+    bool
+        maybe_applied; /* some replica may hold this write from an earlier round, or another copy of the message */
     bool was_live;       /* an acknowledging replica held a live value before */
     enum status refusal; /* the last reason given; OK when none */
     struct stamp own;
     struct stamp highest;         /* held by those who acknowledged, in this round */
     uint8_t state[REPLICAS_MAX];  /* enum put_state */
     uint8_t reason[REPLICAS_MAX]; /* enum status: why it was refused there, in this round */
+    uint8_t copies[REPLICAS_MAX]; /* sent there in this round, and not refused */
 };
 
 struct put_options {
@@ -51,11 +53,15 @@ void put_start(struct put_quorum *put, const struct put_options *options);
 /* The message for this replica is about to leave (or the local merge is about to be appended). */
 void put_sent(struct put_quorum *put, uint8_t replica);
 
+/* The message leaves for this replica once more, because its answer may have been lost. From now on one refusal says
+ * nothing of the other copy. */
+void put_sent_again(struct put_quorum *put, uint8_t replica);
+
 /* The replica holds the write durably, or something newer: `held` is the stamp it holds in the register written.
  * Counts once however often it is said. */
 void put_acked(struct put_quorum *put, uint8_t replica, struct stamp held, bool was_live);
 
-/* The replica applied nothing. */
+/* The replica applied nothing of one copy. */
 void put_refused(struct put_quorum *put, uint8_t replica, enum status reason);
 
 /* The replica applied nothing because it has purged something newer under this key: the write is to be stamped above

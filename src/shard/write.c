@@ -271,7 +271,9 @@ void write_peer_again(struct shard *shard, struct request *request, uint8_t plac
     if (request->put.state[place] != PUT_ASKED)
         return;
     trace_node(shard, request, "asked again", place);
-    if (!request_send_record(shard, request, place, tag, false))
+    if (request_send_record(shard, request, place, tag, false))
+        put_sent_again(&request->put, place);
+    else
         write_peer_down(shard, request, place);
 }
 

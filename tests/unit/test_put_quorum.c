@@ -120,6 +120,30 @@ static void put_that_somebody_may_hold_is_unknown(void **state)
     assert_int_equal(put_decide(&put, true), PUT_UNKNOWN);
 }
 
+static void put_sent_twice_is_refused_when_both_copies_are(void **state)
+{
+    (void)state;
+    struct put_quorum put = sent_to_all(1, 1);
+    put_sent_again(&put, 0);
+    put_refused(&put, 0, STATUS_OVERLOADED);
+    assert_int_equal(put_decide(&put, false), PUT_WAIT);
+    assert_int_equal(put_decide(&put, true), PUT_UNKNOWN);
+    struct put_quorum other = put;
+    put_acked(&other, 0, at(OWN), false);
+    assert_int_equal(put_decide(&other, false), PUT_DONE);
+    other = put;
+    put_lost(&other, 0);
+    assert_int_equal(put_decide(&other, false), PUT_UNKNOWN);
+    put_refused(&put, 0, STATUS_OVERLOADED);
+    assert_int_equal(put_decide(&put, false), PUT_NOT_APPLIED);
+    /* Under a higher stamp at once; should that not be taken, the other copy may still have been. */
+    put = sent_to_all(1, 1);
+    put_sent_again(&put, 0);
+    put_purged(&put, 0, at(OWN + 5));
+    assert_int_equal(put_decide(&put, false), PUT_RESTAMP);
+    assert_int_equal(put_decide(&put, true), PUT_UNKNOWN);
+}
+
 static void put_sent_to_too_few_fails_at_once_and_to_none_is_not_applied(void **state)
 {
     (void)state;
@@ -354,6 +378,7 @@ int main(void)
         cmocka_unit_test(put_late_acknowledgement_of_a_lost_replica_counts),
         cmocka_unit_test(put_refused_by_all_is_not_applied),
         cmocka_unit_test(put_that_somebody_may_hold_is_unknown),
+        cmocka_unit_test(put_sent_twice_is_refused_when_both_copies_are),
         cmocka_unit_test(put_sent_to_too_few_fails_at_once_and_to_none_is_not_applied),
         cmocka_unit_test(put_below_a_stamp_held_is_stamped_anew_once),
         cmocka_unit_test(put_refused_in_its_second_round_stays_unknown),
