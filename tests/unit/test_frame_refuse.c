@@ -132,14 +132,34 @@ static void hello_of_another_protocol_or_version_says_so(void **state)
     assert_int_equal(frame_read_hello(&frame, &hello), STATUS_WRONG_PROTOCOL);
     buf.data[FRAME_HEADER_BYTES + 4]--;
     assert_int_equal(frame_read_hello(&frame, &hello), STATUS_OK);
-    /* shards, shard: at 4 + 2 + 16 + 4 * 8 into the body. */
-    store_u16(buf.data + FRAME_HEADER_BYTES + 54, 0);
-    assert_int_equal(frame_read_hello(&frame, &hello), STATUS_MALFORMED);
-    store_u16(buf.data + FRAME_HEADER_BYTES + 54, SHARDS_MAX + 1);
-    assert_int_equal(frame_read_hello(&frame, &hello), STATUS_MALFORMED);
-    store_u16(buf.data + FRAME_HEADER_BYTES + 54, 1);
-    assert_int_equal(frame_read_hello(&frame, &hello), STATUS_MALFORMED);
     buf_free(&buf);
+}
+
+static void hello_with_impossible_shards_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        uint16_t shards, shard;
+    } impossible[] = {{0, 0}, {SHARDS_MAX + 1, 0}, {1, 1}};
+    for (size_t i = 0; i < sizeof impossible / sizeof *impossible; i++) {
+        struct buf buf;
+        struct frame frame;
+        struct frame_hello hello;
+        size_t need;
+        buf_init(&buf, &test_alloc);
+        sample(0, &buf);
+        assert_int_equal(frame_cut(buf_span(&buf), &frame, &need), STATUS_OK);
+        assert_int_equal(frame_read_hello(&frame, &hello), STATUS_OK);
+        struct buf changed;
+        buf_init(&changed, &test_alloc);
+        hello.shards = impossible[i].shards;
+        hello.shard = impossible[i].shard;
+        frame_put_hello(&changed, head, &hello);
+        assert_int_equal(frame_cut(buf_span(&changed), &frame, &need), STATUS_OK);
+        assert_int_equal(frame_read_hello(&frame, &hello), STATUS_MALFORMED);
+        buf_free(&changed);
+        buf_free(&buf);
+    }
 }
 
 static void frame_passed_on_twice_or_with_more_behind_is_refused(void **state)
@@ -177,6 +197,7 @@ int main(void)
         cmocka_unit_test(largest_frame_that_may_be_passed_on_fits_the_largest_frame),
         cmocka_unit_test(answer_whose_version_is_not_its_records_is_refused),
         cmocka_unit_test(hello_of_another_protocol_or_version_says_so),
+        cmocka_unit_test(hello_with_impossible_shards_is_refused),
         cmocka_unit_test(frame_passed_on_twice_or_with_more_behind_is_refused),
     };
     alloc_init(&test_alloc, SIZE_MAX);
