@@ -37,6 +37,11 @@ void scenario_amnesia_alone(struct world *world);
 void prepare_purging(struct swarm *swarm);
 void scenario_old_disk_after_a_rebuilt_one(struct world *world);
 
+/* scenarios_verified.c */
+void prepare_verified(struct swarm *swarm);
+void scenario_verified_before_the_log(struct world *world);
+void scenario_verified_by_a_late_answer(struct world *world);
+
 /* scenarios_healing.c */
 struct shard_healing_state healing_of(const struct world *world, uint16_t node);
 void prepare_hints(struct swarm *swarm);

@@ -1,0 +1,183 @@
+/* Scenarios of "verified equal": what a replica takes for proven of another one is on that one's disk. */
+#include "proto/frame.h"
+#include "repair/exchange.h"
+#include "sim/scenarios.h"
+
+#define SECOND UINT64_C(1000000)
+
+/* A tombstone of this age may be purged. */
+#define OLD_US (6 * SECOND)
+
+/* Long enough to purge whatever nothing keeps. */
+#define PURGED_US (25 * SECOND)
+
+/* u16 slot | u8 serves | floor, in front of a repair message. */
+#define FLOOR_BYTES 19u
+
+#define NODES 3
+
+/* Which exchanges may be begun, by whom (from) with whom (to); and the answer that is late. */
+struct paths {
+    bool closed[NODES][NODES];
+    bool lose_puts[NODES]; /* to this node */
+    bool keep;             /* the answer of n2 to n1's first question about the key */
+    uint64_t session;      /* of that exchange; 0: not begun */
+    uint32_t answers;      /* of n2 in that exchange: all are lost, the first one is kept */
+    struct buf kept;
+};
+
+void prepare_verified(struct swarm *swarm)
+{
+    prepare_repair(swarm);
+    swarm->slow_log_only = true;
+}
+
+/* Whether a repair request begins an exchange that compares the slot. */
+static bool begins_with(struct world *world, const struct frame *frame, uint16_t slot)
+{
+    static struct merkle none;
+    struct reader body = reader_of(frame->body);
+    size_t floors = reader_u16(&body);
+    (void)reader_bytes(&body, floors * FLOOR_BYTES);
+    struct span message = reader_bytes(&body, reader_left(&body));
+    struct exchange_serve *serve;
+    merkle_init(&none, &world->alloc);
+    if (body.failed || exchange_serve_begin(&world->alloc, &none, message, &serve) != STATUS_OK)
+        return false;
+    uint16_t asked;
+    bool found = false;
+    for (uint32_t i = 0; exchange_serve_begins(serve) && exchange_serve_slot(serve, i, &asked); i++)
+        found |= asked == slot;
+    exchange_serve_free(serve);
+    return found;
+}
+
+static bool on_a_path(struct world *world, uint16_t from, uint16_t to, struct span bytes)
+{
+    struct paths *paths = world->network.filter_context;
+    struct frame frame;
+    size_t need;
+    if (frame_cut(bytes, &frame, &need) != STATUS_OK)
+        return false;
+    if (frame.type == FRAME_PUT)
+        return paths->lose_puts[to];
+    if (frame.type == FRAME_REPAIR) {
+        bool first = paths->keep && paths->session == 0 && from == 0 && to == 1 && !paths->closed[0][1];
+        if (first && begins_with(world, &frame, oracle_key_slot(world, 0)))
+            paths->session = frame.request;
+        return paths->closed[from][to];
+    }
+    if (frame.type != FRAME_REPAIR_ANSWER || from != 1 || to != 0 || paths->session == 0 ||
+        frame.request != paths->session)
+        return false;
+    if (paths->answers++ == 0)
+        buf_append_span(&paths->kept, bytes);
+    return true;
+}
+
+static void close_all(struct world *world, struct paths *paths)
+{
+    *paths = (struct paths){0};
+    for (int from = 0; from < NODES; from++) {
+        for (int to = 0; to < NODES; to++)
+            paths->closed[from][to] = true;
+    }
+    buf_init(&paths->kept, &world->alloc);
+    world->network.filter_context = paths;
+    world->network.filter = on_a_path;
+}
+
+static bool holds_delete(const struct world *world, uint16_t node, struct version value, bool durable)
+{
+    const struct oracle_replica *replica = &world->oracles.replica[node][0];
+    const struct version *held = durable ? &replica->durable : &replica->held;
+    return stamp_compare(held->value, value.value) > 0;
+}
+
+/* Until n2 or n1 has got the delete; at most half a minute. */
+static void wait_for_delete(struct world *world, uint16_t node, struct version value, bool durable)
+{
+    uint64_t until_us = world->now_us + 30 * SECOND;
+    while (!holds_delete(world, node, value, durable) && world->now_us < until_us && !world->failed)
+        world_run_for(world, SECOND / 100);
+    script_expect(world, holds_delete(world, node, value, durable), "the delete gets there");
+}
+
+static struct version write_everywhere(struct world *world)
+{
+    script_start(world);
+    script_expect(world, script_set(world, 0, 0, 3).outcome == HISTORY_DONE, "the value is there");
+    script_settle(world);
+    return world->oracles.replica[0][0].held;
+}
+
+/* All is well again: the key stays deleted, and its tombstone goes. */
+static void expect_gone(struct world *world)
+{
+    world->network.filter = NULL;
+    oracle_converge(world);
+    for (uint16_t node = 0; node < NODES && !world->failed; node++) {
+        struct script_result read = script_get(world, node, 0, 2);
+        script_expect(world, read.outcome == HISTORY_DONE && read.value == VALUE_ABSENT,
+                      "the key stays deleted");
+    }
+}
+
+/* n1 has a delete in memory only: its log stalls. It compares itself with n2, and they are equal. n2 must not purge the
+ * tombstone on that word. */
+void scenario_verified_before_the_log(struct world *world)
+{
+    struct paths paths;
+    struct sim_node *node = &world->nodes[0];
+    struct version value = write_everywhere(world);
+    close_all(world, &paths);
+    paths.closed[1][2] = paths.closed[2][1] = false;
+    paths.lose_puts[0] = true;
+    script_expect(world, script_delete(world, 2, 0, 2).outcome == HISTORY_DONE, "n1 misses the delete");
+    world_run_for(world, OLD_US);
+    node->slow_until_us = world->now_us + 600 * SECOND;
+    paths.closed[2][0] = false;
+    wait_for_delete(world, 0, value, false);
+    script_expect(world, !holds_delete(world, 0, value, true), "n1 has the delete in memory only");
+    memset(paths.closed, 0, sizeof paths.closed);
+    world_run_for(world, PURGED_US);
+    script_expect(world, !holds_delete(world, 0, value, true), "n1's log still stalls");
+    node_crash(world, node, true);
+    node->slow_until_us = 0;
+    node_start(world, node);
+    world_run_for(world, PURGED_US);
+    expect_gone(world);
+}
+
+/* n2's answer to n1's question is late; n1 asks again. Meanwhile an old delete has come to n2. What n1 makes of the
+ * first answer is no proof of what n2 held at the second. */
+void scenario_verified_by_a_late_answer(struct world *world)
+{
+    struct paths paths;
+    struct version value = write_everywhere(world);
+    close_all(world, &paths);
+    paths.lose_puts[0] = paths.lose_puts[1] = true;
+    script_expect(world, script_delete(world, 2, 0, 1).outcome == HISTORY_DONE, "only n3 has the delete");
+    script_part(world, 0, 2, true);
+    network_break(world, 0, 2);
+    world_run_for(world, OLD_US);
+    paths.keep = true;
+    paths.closed[0][1] = false;
+    for (uint32_t ms = 0; ms < 30000 && paths.answers == 0 && !world->failed; ms++)
+        world_run_for(world, 1000);
+    script_expect(world, paths.answers == 1, "n2 has answered n1");
+    paths.closed[0][1] = true;
+    paths.closed[2][1] = false;
+    wait_for_delete(world, 1, value, true);
+    paths.closed[0][1] = false;
+    for (uint32_t ms = 0; ms < 10000 && paths.answers == 1 && !world->failed; ms++)
+        world_run_for(world, 1000);
+    script_expect(world, paths.answers == 2, "n2 has answered n1 once more");
+    paths.closed[0][1] = true;
+    network_deliver(world, 1, 0, buf_span(&paths.kept));
+    buf_free(&paths.kept);
+    world_run_for(world, PURGED_US);
+    script_expect(world, holds_delete(world, 1, value, true), "n2 keeps the tombstone that n1 lacks");
+    script_part(world, 0, 2, false);
+    expect_gone(world);
+}
