@@ -20,6 +20,7 @@
 struct paths {
     bool closed[NODES][NODES];
     bool lose_puts[NODES]; /* to this node */
+    bool stall;            /* n1's log, once n3 sends records to n1 */
     bool keep;             /* the answer of n2 to n1's first question about the key */
     uint64_t session;      /* of that exchange; 0: not begun */
     uint32_t answers;      /* of n2 in that exchange: all are lost, the first one is kept */
@@ -32,17 +33,27 @@ void prepare_verified(struct swarm *swarm)
     swarm->slow_log_only = true;
 }
 
+static struct span message_of(const struct frame *frame)
+{
+    struct reader body = reader_of(frame->body);
+    size_t floors = reader_u16(&body);
+    (void)reader_bytes(&body, floors * FLOOR_BYTES);
+    return reader_bytes(&body, reader_left(&body));
+}
+
+static bool brings_records(const struct frame *frame)
+{
+    struct exchange_head head;
+    return exchange_read_head(message_of(frame), &head) == STATUS_OK && head.type == EXCHANGE_RECORDS;
+}
+
 /* Whether a repair request begins an exchange that compares the slot. */
 static bool begins_with(struct world *world, const struct frame *frame, uint16_t slot)
 {
     static struct merkle none;
-    struct reader body = reader_of(frame->body);
-    size_t floors = reader_u16(&body);
-    (void)reader_bytes(&body, floors * FLOOR_BYTES);
-    struct span message = reader_bytes(&body, reader_left(&body));
     struct exchange_serve *serve;
     merkle_init(&none, &world->alloc);
-    if (body.failed || exchange_serve_begin(&world->alloc, &none, message, &serve) != STATUS_OK)
+    if (exchange_serve_begin(&world->alloc, &none, message_of(frame), &serve) != STATUS_OK)
         return false;
     uint16_t asked;
     bool found = false;
@@ -65,6 +76,8 @@ static bool on_a_path(struct world *world, uint16_t from, uint16_t to, struct sp
         bool first = paths->keep && paths->session == 0 && from == 0 && to == 1 && !paths->closed[0][1];
         if (first && begins_with(world, &frame, oracle_key_slot(world, 0)))
             paths->session = frame.request;
+        if (paths->stall && from == 2 && to == 0 && brings_records(&frame))
+            world->nodes[0].slow_until_us = world->now_us + 600 * SECOND;
         return paths->closed[from][to];
     }
     if (frame.type != FRAME_REPAIR_ANSWER || from != 1 || to != 0 || paths->session == 0 ||
@@ -130,15 +143,18 @@ void scenario_verified_before_the_log(struct world *world)
     struct paths paths;
     struct sim_node *node = &world->nodes[0];
     struct version value = write_everywhere(world);
-    close_all(world, &paths);
-    paths.closed[1][2] = paths.closed[2][1] = false;
-    paths.lose_puts[0] = true;
+    node_crash(world, node, false);
     script_expect(world, script_delete(world, 2, 0, 2).outcome == HISTORY_DONE, "n1 misses the delete");
-    world_run_for(world, OLD_US);
-    node->slow_until_us = world->now_us + 600 * SECOND;
+    world_run_for(world, 3 * OLD_US);
+    close_all(world, &paths);
+    paths.closed[2][1] = false;
+    node_start(world, node);
+    world_run_for(world, SECOND);
+    paths.stall = true;
     paths.closed[2][0] = false;
     wait_for_delete(world, 0, value, false);
     script_expect(world, !holds_delete(world, 0, value, true), "n1 has the delete in memory only");
+    paths.stall = false;
     memset(paths.closed, 0, sizeof paths.closed);
     world_run_for(world, PURGED_US);
     script_expect(world, !holds_delete(world, 0, value, true), "n1's log still stalls");
