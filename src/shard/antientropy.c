@@ -117,6 +117,7 @@ static bool start(struct shard *shard, const struct peer *peer, const struct cho
     initiating->merges_given = false;
     initiating->merge_failed = false;
     initiating->given_up = false;
+    initiating->ending = false;
     buf_clear(&initiating->floors);
     buf_clear(&initiating->peer_floors);
     for (uint32_t i = 0; i < choice->count; i++) {
@@ -369,6 +370,28 @@ static void give_merges(struct shard *shard)
     initiating->merging--;
 }
 
+/* The exchange goes on only once what waits for the log by this origin is durable. */
+struct replica_origin initiating_settles(struct initiating *initiating)
+{
+    initiating->settling++;
+    return (struct replica_origin){.kind = ORIGIN_INITIATING,
+                                   .request = initiating->session | INITIATING_SETTLES_BIT};
+}
+
+/* What was compared here may be in memory only: the other side may purge by the word that this one holds it. */
+static void end(struct shard *shard)
+{
+    struct initiating *initiating = &shard->repairing.initiating;
+    if (!initiating->ending) {
+        initiating->ending = true;
+        struct replica_origin origin = initiating_settles(initiating);
+        struct replica_answer durable = {.kind = TASK_PUT, .status = STATUS_OK};
+        wait_durable(shard, log_last(shard), &origin, &durable);
+    }
+    if (initiating->settling == 0)
+        finish(shard);
+}
+
 void initiating_merged(struct shard *shard, uint64_t session, enum status status)
 {
     struct initiating *initiating = &shard->repairing.initiating;
@@ -453,6 +476,8 @@ static void step(struct shard *shard)
             exchange_merged(initiating->exchange);
         return;
     case EXCHANGE_DONE:
+        end(shard);
+        return;
     case EXCHANGE_FAILED:
         finish(shard);
         return;

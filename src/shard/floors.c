@@ -80,14 +80,6 @@ void repair_merge(struct shard *shard, const struct exchange_record *record, str
 
 /* ---- a slot that is rebuilt ----------------------------------------------------------------------------- */
 
-/* The exchange ends, and with it perhaps the rebuilding, only once what it changed here is durable. */
-static struct replica_origin settles(struct initiating *initiating)
-{
-    initiating->settling++;
-    return (struct replica_origin){.kind = ORIGIN_INITIATING,
-                                   .request = initiating->session | INITIATING_SETTLES_BIT};
-}
-
 /* The floors that came with an answer, for slots that do not serve here. */
 void floors_adopt(struct shard *shard)
 {
@@ -110,7 +102,7 @@ void floors_adopt(struct shard *shard)
     }
     if (!raised)
         return;
-    struct replica_origin origin = settles(initiating);
+    struct replica_origin origin = initiating_settles(initiating);
     struct replica_answer answer = {.kind = TASK_PUT, .status = STATUS_OK};
     wait_durable(shard, shard->log.open, &origin, &answer);
 }
@@ -129,8 +121,11 @@ enum status floors_drop_refused(struct shard *shard, struct reader *reader)
         struct stamp floor = floors_of(buf_span(&initiating->peer_floors), slot, &serves);
         if (!serves || storage_slot_serves(shard, slot) || slot_state_of(shard, slot) == NULL)
             continue;
-        struct task task = {
-            .kind = TASK_DROP, .origin = settles(initiating), .slot = slot, .floor = floor, .key = key};
+        struct task task = {.kind = TASK_DROP,
+                            .origin = initiating_settles(initiating),
+                            .slot = slot,
+                            .floor = floor,
+                            .key = key};
         storage_do(shard, &task);
     }
     return reader->failed ? STATUS_MALFORMED : STATUS_OK;

@@ -153,8 +153,9 @@ struct initiating {
     bool merges_given;
     bool merge_failed;
     bool given_up;
+    bool ending;            /* all is compared; it ends once the log has all of it */
     uint32_t merging;       /* merges that are not durable yet */
-    uint32_t settling;      /* rows dropped and floors taken over that are not durable yet */
+    uint32_t settling;      /* rows dropped, floors taken over and rows compared that are not durable yet */
     struct buf floors;      /* purge floors at its start: they go with records */
     struct buf peer_floors; /* those that came with the last answer */
 };
@@ -434,11 +435,12 @@ void initiating_row(struct shard *shard, struct span key, struct span record);
 void initiating_read(struct shard *shard, enum status status);
 void initiating_merged(struct shard *shard, uint64_t session, enum status status);
 enum status initiating_answer(struct shard *shard, uint64_t node, const struct frame *frame);
+/* In the number of what is counted in `settling`; without it, a merge. */
+#define INITIATING_SETTLES_BIT (UINT64_C(1) << 63)
+struct replica_origin initiating_settles(struct initiating *initiating);
 
 /* floors.c */
 #define FLOOR_BYTES 19u /* of a slot in a list of floors */
-/* In the number of what is counted in `settling`; without it, a merge. */
-#define INITIATING_SETTLES_BIT (UINT64_C(1) << 63)
 void floors_put(const struct shard *shard, struct buf *buf, uint16_t slot);
 void floors_put_list(struct buf *buf, struct span floors);
 enum status floors_read(struct reader *reader, struct span *floors);

@@ -258,6 +258,9 @@ static void note_begun(struct shard *shard, const struct serving *serving)
         peer->begun_shards = (uint16_t)(serving->shard + 1u);
     }
     struct begun *begun = &peer->begun[serving->shard];
+    /* Asked again: it may go by the answer to its first question. */
+    if (begun->session == serving->request)
+        return;
     *begun = (struct begun){.session = serving->request, .when = slots_now(shard)};
     uint16_t slot;
     for (uint32_t i = 0; i < EXCHANGE_SLOTS && exchange_serve_slot(serving->serve, i, &slot); i++)
