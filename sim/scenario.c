@@ -105,12 +105,17 @@ struct script_result script_get(struct world *world, uint16_t node, uint32_t key
     return run_plan(world, node, &plan, r, 1);
 }
 
-struct script_result script_expire(struct world *world, uint16_t node, uint32_t key, uint64_t seconds)
+struct script_result script_expire_of(struct world *world, uint16_t node, uint32_t key, uint64_t seconds,
+                                      uint8_t replicas)
 {
-    uint8_t quorum = (uint8_t)(world->ring->replicas / 2 + 1);
     struct operation_plan plan = {
         .kind = HISTORY_EXPIRE, .keys = {key}, .key_count = 1, .ttl_ms = 1000 * seconds};
-    return run_plan(world, node, &plan, quorum, quorum);
+    return run_plan(world, node, &plan, replicas, replicas);
+}
+
+struct script_result script_expire(struct world *world, uint16_t node, uint32_t key, uint64_t seconds)
+{
+    return script_expire_of(world, node, key, seconds, (uint8_t)(world->ring->replicas / 2 + 1));
 }
 
 struct script_result script_delete(struct world *world, uint16_t node, uint32_t key, uint8_t w)

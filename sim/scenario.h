@@ -38,6 +38,9 @@ struct script_result script_set_ttl(struct world *world, uint16_t node, uint32_t
                                     uint64_t ttl_ms);
 struct script_result script_get(struct world *world, uint16_t node, uint32_t key, uint8_t r);
 struct script_result script_expire(struct world *world, uint16_t node, uint32_t key, uint64_t seconds);
+/* With R and W that are no quorum. */
+struct script_result script_expire_of(struct world *world, uint16_t node, uint32_t key, uint64_t seconds,
+                                      uint8_t replicas);
 struct script_result script_delete(struct world *world, uint16_t node, uint32_t key, uint8_t w);
 
 /* Sends a command whose answer is not waited for. */

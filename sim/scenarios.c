@@ -109,6 +109,8 @@ const struct scenario scenarios[] = {
      prepare_verified, scenario_verified_before_the_log},
     {"verified-by-a-late-answer", "a late answer verifies nothing that came after it", prepare_verified,
      scenario_verified_by_a_late_answer},
+    {"expiries-that-cross", "two expiries, for values of which one is lost, become equal", prepare_verified,
+     scenario_expiries_that_cross},
     {"blind-write-after-a-crash", "an old hint never passes for a fresh write over a newer row that is cold",
      prepare_blind_hints, scenario_blind_write_after_a_crash},
     {"override-of-a-cold-value", "an expiry is merged with its value before it goes cold",

@@ -41,6 +41,7 @@ void scenario_old_disk_after_a_rebuilt_one(struct world *world);
 void prepare_verified(struct swarm *swarm);
 void scenario_verified_before_the_log(struct world *world);
 void scenario_verified_by_a_late_answer(struct world *world);
+void scenario_expiries_that_cross(struct world *world);
 
 /* scenarios_healing.c */
 struct shard_healing_state healing_of(const struct world *world, uint16_t node);

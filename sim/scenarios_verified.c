@@ -197,3 +197,29 @@ void scenario_verified_by_a_late_answer(struct world *world)
     script_part(world, 0, 2, false);
     expect_gone(world);
 }
+
+/* n1 holds an expiry for a value that only n3 had, and n3 is gone; n2 holds a later expiry for the value that both have.
+ * Each is older than the other in one way: they must become equal all the same. */
+void scenario_expiries_that_cross(struct world *world)
+{
+    struct paths paths;
+    (void)write_everywhere(world);
+    close_all(world, &paths);
+    paths.lose_puts[0] = paths.lose_puts[1] = true;
+    script_expect(world, script_set(world, 2, 0, 1).outcome == HISTORY_DONE, "n3 alone has a newer value");
+    paths.lose_puts[0] = false;
+    script_expect(world, script_expire_of(world, 2, 0, 1000, 1).outcome == HISTORY_DONE,
+                  "n3 and n1 have an expiry for it");
+    script_settle(world);
+    script_expect(world, script_expire_of(world, 1, 0, 2000, 1).outcome == HISTORY_DONE,
+                  "n2 has one for the older value");
+    script_settle(world);
+    const struct version *held[2] = {&world->oracles.replica[0][0].held, &world->oracles.replica[1][0].held};
+    script_expect(world,
+                  stamp_compare(held[0]->value, held[1]->value) == 0 &&
+                      stamp_compare(held[0]->override, held[1]->override) < 0,
+                  "n1 and n2 have the same value, and n2 the later expiry");
+    node_crash(world, &world->nodes[2], true);
+    world->network.filter = NULL;
+    oracle_converge(world);
+}
