@@ -183,10 +183,12 @@ static bool stamp_newer(struct stamp a, struct stamp b)
     return stamp_compare(a, b) > 0;
 }
 
-/* Whether a merge with a could change b. */
+/* Whether a merge with a could change b. Of two overrides the one for the newer value wins, and a version does not say
+ * which value an override is for. */
 static bool version_adds(struct version a, struct version b)
 {
-    return stamp_newer(a.value, b.value) || stamp_newer(a.override, b.override);
+    bool other_override = !stamp_none(a.override) && stamp_compare(a.override, b.override) != 0;
+    return stamp_newer(a.value, b.value) || other_override;
 }
 
 static struct peer_row *find_peer_row(struct exchange *exchange, const struct work *work, struct span key)
