@@ -86,6 +86,8 @@ void prepare_lone_replica(struct swarm *swarm);
 void scenario_lone_replica_reads_again(struct world *world);
 void prepare_repair_shared_slot(struct swarm *swarm);
 void scenario_purged_row_stays_out(struct world *world);
+void prepare_slow_flushes(struct swarm *swarm);
+void scenario_flush_failed_and_arrived(struct world *world);
 void scenario_purge_waits(struct world *world);
 void scenario_purge_waits_for_an_exchange(struct world *world);
 void scenario_half_done_purge(struct world *world);

@@ -196,6 +196,36 @@ void scenario_expired_value(struct world *world)
     expect_absent(world, 0);
 }
 
+void prepare_slow_flushes(struct swarm *swarm)
+{
+    prepare_repair(swarm);
+    swarm->flush_us = SECOND;
+}
+
+/* n1's cold tier takes a value and reports a failure; then it fails for long. The value was deleted meanwhile, and its
+ * tombstone is purged from memory. */
+void scenario_flush_failed_and_arrived(struct world *world)
+{
+    struct sim_node *node = &world->nodes[0];
+    script_start(world);
+    node->flush_fails = node->flush_arrives = true;
+    script_expect(world, script_set(world, 0, 0, 3).outcome == HISTORY_DONE, "the value is there");
+    uint64_t until_us = world->now_us + 30 * SECOND;
+    while (node->disk.cold_count == 0 && world->now_us < until_us && !world->failed)
+        world_run_for(world, SECOND / 100);
+    script_expect(world, node->disk.cold_count > 0, "the value is in the cold tier");
+    node->flush_arrives = false;
+    delete_everywhere(world, 0);
+    wait_for_holders(world, 0, 0);
+    world_run_for(world, PURGED_US);
+    expect_absent(world, 0);
+    node->flush_fails = false;
+    world_run_for(world, 2 * PURGED_US);
+    struct script_result read = script_get(world, 0, 0, 1);
+    script_expect(world, read.outcome == HISTORY_DONE && read.value == VALUE_ABSENT,
+                  "the cold tier does not bring it back");
+}
+
 /* ---- what comes late ------------------------------------------------------------------------------------ */
 
 /* Frames of one kind from n1 to n3 with a value in them: they get lost, and their bytes are kept, one by one. */

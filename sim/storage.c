@@ -239,9 +239,9 @@ static void flush_carried_out(struct world *world, struct happening *happening)
     enum status status = STATUS_OK;
     if (node->full)
         status = STATUS_DISK_FULL;
-    else if (world->faults_on && world_chance(world, world->swarm.flush_fails))
+    else if (node->flush_fails || (world->faults_on && world_chance(world, world->swarm.flush_fails)))
         status = STATUS_OVERLOADED;
-    else
+    if (status == STATUS_OK || (node->flush_fails && node->flush_arrives))
         storage_ingest(world, node, flush->job);
     flush->job = NULL;
     /* The shard hears of it later: writes come in between, and so may a crash. */

@@ -137,6 +137,8 @@ struct sim_node {
     uint64_t
         disk_life; /* another one after an older disk was put back: what it makes again was made by another */
     bool full;     /* its disk has no room */
+    bool flush_fails;   /* scenarios: every flush fails, */
+    bool flush_arrives; /* and yet is in the cold tier */
     uint64_t slow_until_us;
     struct sim_shard shard[SIM_SHARDS_MAX];
     struct sim_log log;
