@@ -198,8 +198,8 @@ void scenario_verified_by_a_late_answer(struct world *world)
     expect_gone(world);
 }
 
-/* n1 holds an expiry for a value that only n3 had, and n3 is gone; n2 holds a later expiry for the value that both have.
- * Each is older than the other in one way: they must become equal all the same. */
+/* n1 holds an expiry for a value that only n3 had, and n3 is gone; n2 holds a later expiry for the value that both
+ * have. Each is older than the other in one way: they must become equal all the same. */
 void scenario_expiries_that_cross(struct world *world)
 {
     struct paths paths;

@@ -209,6 +209,13 @@ static void do_put(struct shard *shard, const struct task *task, const struct he
     wait_durable(shard, sequence, &task->origin, &answer);
 }
 
+/* Whether the cold tier may have a row that is purged. A flush that failed may have come there all the same, and so may
+ * the tree that counts the row: yes is the answer that loses nothing, and keeps the log until both are right. */
+static bool erased_in_cold(const struct shard *shard, const struct held *held)
+{
+    return held->in_cold || !shard->cold_empty;
+}
+
 /* Takes a dead row out for good. The floor is raised first, in the same batch: an older version that comes later finds
  * one or the other. */
 static void do_erase(struct shard *shard, const struct task *task, const struct held *held)
@@ -225,7 +232,7 @@ static void do_erase(struct shard *shard, const struct task *task, const struct 
         return;
     }
     struct stored stored = {
-        .slot = task->slot, .key = task->key, .version = version, .in_cold = held->in_cold};
+        .slot = task->slot, .key = task->key, .version = version, .in_cold = erased_in_cold(shard, held)};
     status = slot_raise_floor(shard, state, record_stamp_max(&before)) ? storage_store(shard, &stored)
                                                                        : STATUS_OVERLOADED;
     if (status != STATUS_OK) {
@@ -251,8 +258,10 @@ static void do_drop(struct shard *shard, const struct task *task, const struct h
         wait_durable(shard, held->sequence, &task->origin, &answer);
         return;
     }
-    struct stored stored = {
-        .slot = task->slot, .key = task->key, .version = record_version(&before), .in_cold = held->in_cold};
+    struct stored stored = {.slot = task->slot,
+                            .key = task->key,
+                            .version = record_version(&before),
+                            .in_cold = erased_in_cold(shard, held)};
     status = storage_store(shard, &stored);
     if (status != STATUS_OK) {
         storage_refuse(shard, task, status); /* it is refused once more in the next exchange */
