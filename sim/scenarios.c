@@ -49,6 +49,8 @@ const struct scenario scenarios[] = {
      scenario_coordinator_counted_twice},
     {"refused-once-of-twice", "of two copies of a put the replica may have taken the other",
      prepare_single_replica, scenario_refused_once_of_twice},
+    {"lone-replica-in-turn", "what one row answers waits for the log and for its turn",
+     prepare_single_replica, scenario_lone_replica_in_turn},
     {"stale-coordinator", "replicas refuse a coordinator whose ring is older than the slot",
      prepare_five_of_three, scenario_stale_coordinator},
     {"slow-replica", "a replica that answers half a second late hardly shows in the reads' p99", NULL,

@@ -115,6 +115,7 @@ void scenario_answer_to_an_earlier_process(struct world *world);
 void scenario_late_write_back(struct world *world);
 void prepare_single_replica(struct swarm *swarm);
 void scenario_refused_once_of_twice(struct world *world);
+void scenario_lone_replica_in_turn(struct world *world);
 void scenario_client_map_with_dead_nodes(struct world *world);
 void scenario_coordinator_counted_twice(struct world *world);
 void scenario_stale_coordinator(struct world *world);

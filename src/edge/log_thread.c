@@ -1,266 +1,25 @@
-/* The node's log thread.
+/* The node's log thread, and shards that write by themselves.
  *
- * Shards append to a queue of plain bytes under a short lock; the thread swaps the queue with an empty one,
- * frames what it took through the log writer, and carries out one IO at a time. Because it looks at the queue
- * again between any two IOs, all that came during a sync goes into the next write: group commit without a
- * timer. */
+ * Shards append to a queue of plain bytes under a short lock; whoever writes swaps the queue with an empty one, frames
+ * what it took through the log writer, and carries out one IO at a time. Because the thread looks at the queue again
+ * between any two IOs, all that came during a sync goes into the next write: group commit without a timer.
+ *
+ * Where nobody waits for a sync, what a turn appended is mostly one copy into the page cache; to wake this thread for
+ * it, and to be woken by it, costs several times that. So a shard then writes by itself, unless somebody else is
+ * writing. All else (new segments, syncs, markers, a full disk) stays this thread's. */
 #include "edge/log_thread.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "edge/files.h"
-#include "edge/log_queue.h"
-#include "store/log_writer.h"
+#include "edge/log_internal.h"
 
-/* Bytes framed at once: what one write takes. Twice this and two of the largest payloads bound the writer's
- * memory. */
-#define LOG_PENDING_BYTES_MAX ((uint64_t)8 << 20)
-#define LOG_MEMORY_BYTES_MAX (4 * (size_t)LOG_PAYLOAD_BYTES_MAX + 4 * (size_t)LOG_PENDING_BYTES_MAX)
-
-/* Old segments kept to be recycled: each saves making and preallocating a file. */
-#define LOG_SPARES_MAX 2
-
-struct log_thread {
-    struct log_thread_options options;
-    char *directory;
-    pthread_t thread;
-
-    pthread_mutex_t lock; /* guards what follows, up to the line */
-    pthread_cond_t wake;
-    struct log_queue queue;
-    size_t queued_bytes; /* in the queue or taken from it, and not framed yet */
-    uint64_t flushed[SHARDS_MAX];
-    bool flushed_changed;
-    bool sleeping;
-    bool stopping;
-    bool dead; /* after fatal(): nothing is taken any more */
-    bool full; /* what the shards were told */
-    struct log_thread_stats stats;
-    /* ---- below: the thread's own ---- */
-
-    struct alloc alloc;
-    struct log_writer writer;
-    struct log_queue taken;
-    size_t taken_at;
-    uint64_t reported[SHARDS_MAX];
-    struct segment_files files;
-    bool marked;     /* the idle marker was written since the last batch */
-    bool unsynced;   /* interval: something was written since the last sync was asked */
-    bool stop_asked; /* the last sync and mark were asked for */
-    bool stopped_clean;
-    uint64_t idle_since_us;
-    uint64_t sync_due_us;  /* interval; 0 = nothing to sync */
-    uint64_t retry_due_us; /* disk full; 0 = it is not */
-    uint64_t probe_due_us; /* it was so at the start, before anything was to be written; 0 = it is not */
-    bool begun;            /* options.begun answered OK */
-};
-
-static uint64_t log_clock_us(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
-}
-
-/* ---- one IO ---------------------------------------------------------------------------------------------- */
-
-static const char *const log_io_names[] = {
-    [LOG_IO_CREATE] = "create", [LOG_IO_RECYCLE] = "rename into", [LOG_IO_WRITE] = "write",
-    [LOG_IO_SYNC] = "sync",     [LOG_IO_DELETE] = "delete",
-};
-
-/* Tells the world that the log holds something from now on. Returns 0 or an errno. */
-static int log_begin(struct log_thread *log)
-{
-    if (log->begun || log->options.begun == NULL)
-        return 0;
-    enum status status = log->options.begun(log->options.context, NULL);
-    log->begun = status == STATUS_OK;
-    if (log->begun)
-        return 0;
-    return status == STATUS_DISK_FULL ? ENOSPC : EIO;
-}
-
-/* A segment that nobody was told of would be missed by nobody if it was lost. */
-static int log_create(struct log_thread *log, uint64_t segment, uint64_t size)
-{
-    int error = segment_files_create(&log->files, segment, size);
-    if (error != 0)
-        return error;
-    error = log_begin(log);
-    if (error != 0)
-        (void)segment_files_remove(&log->files, segment);
-    return error;
-}
-
-/* Returns 0 or an errno. */
-static int log_io_run(struct log_thread *log, const struct log_io *io)
-{
-    int descriptor;
-    int error;
-    switch (io->kind) {
-    case LOG_IO_CREATE:
-        return log_create(log, io->segment, io->size);
-    case LOG_IO_RECYCLE:
-        error = log_begin(log);
-        return error != 0 ? error : segment_files_rename(&log->files, io->segment_old, io->segment);
-    case LOG_IO_DELETE:
-        return segment_files_remove(&log->files, io->segment);
-    case LOG_IO_WRITE:
-        descriptor = segment_files_get(&log->files, io->segment);
-        if (descriptor < 0)
-            return errno;
-        return files_write_at(descriptor, io->bytes.data, io->bytes.size, (off_t)io->offset);
-    case LOG_IO_SYNC:
-        descriptor = segment_files_get(&log->files, io->segment);
-        if (descriptor < 0)
-            return errno;
-        return fdatasync(descriptor) == 0 ? 0 : errno;
-    }
-    return EINVAL;
-}
-
-/* ---- the thread ----------------------------------------------------------------------------------------- */
-
-static void log_fatal(struct log_thread *log, const char *text)
-{
-    pthread_mutex_lock(&log->lock);
-    bool first = !log->dead;
-    log->dead = true;
-    pthread_mutex_unlock(&log->lock);
-    if (first)
-        log->options.fatal(log->options.context, text);
-}
-
-/* Calls out with the lock held, so that the shards hear of changes in the order in which they happened. */
-static void log_full_set(struct log_thread *log, bool full)
-{
-    pthread_mutex_lock(&log->lock);
-    bool changed = log->full != full;
-    log->full = full;
-    if (changed)
-        log->options.full(log->options.context, full);
-    pthread_mutex_unlock(&log->lock);
-}
-
-/* Whether there is room for the next segment: makes and removes it. A node that could not write anything says so when
- * it starts, not to the first client. Errors that the writer will run into too are left to it. */
-static void log_probe(struct log_thread *log)
-{
-    uint64_t number = log->writer.segment_next;
-    int error = segment_files_create(&log->files, number, log->options.segment_bytes);
-    if (error == 0)
-        (void)segment_files_remove(&log->files, number);
-    bool full = error != 0 && files_status(error) == STATUS_DISK_FULL;
-    log->probe_due_us = full ? log_clock_us() + LOG_FULL_RETRY_MS * 1000u : 0;
-    log_full_set(log, full);
-}
-
-/* Carries out one IO and tells the writer. False after a fatal error. */
-static bool log_perform(struct log_thread *log, const struct log_io *io)
-{
-    int error = log_io_run(log, io);
-    pthread_mutex_lock(&log->lock);
-    log->stats.writes += io->kind == LOG_IO_WRITE;
-    log->stats.syncs += io->kind == LOG_IO_SYNC;
-    log->stats.bytes += io->kind == LOG_IO_WRITE ? io->bytes.size : 0;
-    log->stats.segments = log->writer.segment_count;
-    pthread_mutex_unlock(&log->lock);
-
-    /* Only making room may find none: a sync that says so has lost pages. */
-    bool may_be_full = io->kind == LOG_IO_CREATE || io->kind == LOG_IO_RECYCLE || io->kind == LOG_IO_WRITE;
-    enum status status = STATUS_OK;
-    if (error != 0)
-        status = may_be_full && files_status(error) == STATUS_DISK_FULL ? STATUS_DISK_FULL : STATUS_IO_ERROR;
-    enum log_io_kind kind = io->kind;
-    uint64_t segment = io->segment;
-    enum status outcome = log_writer_io_done(&log->writer, status);
-    if (outcome == STATUS_OK) {
-        if (log->retry_due_us != 0 && !log_writer_disk_full(&log->writer)) {
-            log->retry_due_us = 0;
-            log->probe_due_us = 0;
-            log_full_set(log, false);
-        }
-        return true;
-    }
-    if (outcome == STATUS_DISK_FULL) {
-        log_full_set(log, true);
-        log->probe_due_us = 0; /* the writer's own attempts take over */
-        log->retry_due_us = log_clock_us() + LOG_FULL_RETRY_MS * 1000u;
-        return true;
-    }
-    char *path = segment_file_path(log->directory, segment);
-    char reason[128];
-    struct buf text;
-    buf_init(&text, &log->alloc);
-    buf_append_format(&text, "cannot %s the log %s: %s", log_io_names[kind], path,
-                      strerror_r(error, reason, sizeof(reason)));
-    buf_put_u8(&text, 0);
-    free(path);
-    log_fatal(log, text.failed ? "cannot write the log" : (const char *)text.data);
-    buf_free(&text);
-    return false;
-}
-
-/* Tells the shards what became durable since the last time. */
-static void log_report(struct log_thread *log)
-{
-    bool always = log->options.mode == DURABILITY_ALWAYS;
-    for (uint16_t shard = 0; shard < log->options.shards; shard++) {
-        uint64_t sequence =
-            always ? log_writer_durable(&log->writer, shard) : log_writer_written(&log->writer, shard);
-        if (sequence > log->reported[shard] && sequence > LOG_SEQUENCE_INHERITED) {
-            log->reported[shard] = sequence;
-            log->options.durable(log->options.context, shard, sequence);
-        }
-    }
-}
-
-/* Frames taken batches until the writer has enough. False after a fatal error. */
-static bool log_frame(struct log_thread *log)
-{
-    size_t framed = 0;
-    uint64_t batches = 0;
-    while (log->taken_at < log->taken.size) {
-        size_t next = log->taken_at;
-        struct span payload;
-        struct log_queued head = log_queue_next(&log->taken, &next, &payload);
-        struct log_append append = {
-            .shard = head.shard,
-            .sequence = head.sequence,
-            .entries = head.entries,
-            .has_bounds = head.has_bounds,
-            .payload = payload,
-        };
-        enum status status = log_writer_append(&log->writer, &append);
-        if (status == STATUS_OVERLOADED && !log_writer_idle(&log->writer))
-            break;
-        if (status != STATUS_OK) {
-            log_fatal(log, status == STATUS_TOO_LARGE ? "a batch is larger than the log can hold"
-                                                      : "out of memory for the log");
-            return false;
-        }
-        framed += next - log->taken_at;
-        log->taken_at = next;
-        batches++;
-        log->marked = false;
-        log->unsynced = true;
-    }
-    if (framed == 0)
-        return true;
-    pthread_mutex_lock(&log->lock);
-    log->stats.batches += batches;
-    log->queued_bytes -= framed;
-    pthread_mutex_unlock(&log->lock);
-    return true;
-}
+/* A shard's write that took so long met a disk that cannot keep up. The thread then writes for a while: no shard waits
+ * for the disk more than once in that time. */
+#define LOG_WRITE_SLOW_US 10000u
+#define LOG_WRITE_REST_US 1000000u
 
 /* How long the thread may sleep: a deadline in microseconds, UINT64_MAX for none. */
 static uint64_t log_deadline_us(const struct log_thread *log)
@@ -280,22 +39,22 @@ static uint64_t log_deadline_us(const struct log_thread *log)
     return deadline;
 }
 
-/* Whether something waits that can be taken: the queue only once what was taken before is framed. The lock is
- * held. */
-static bool log_has_news(const struct log_thread *log)
+/* Whether something waits; the queue only where it can be taken. `lock` is held. */
+static bool log_has_news(const struct log_thread *log, bool takes)
 {
-    return (log->queue.size > 0 && log->taken_at == log->taken.size) || log->flushed_changed ||
+    return (log->queue.size > 0 && takes) || log->flushed_changed || log->nudged ||
            (log->stopping && !log->stop_asked);
 }
 
-/* Takes what came, sleeping first (until a deadline) if there is nothing to do. */
-static void log_take(struct log_thread *log, bool may_sleep, bool *stopping)
+/* Sleeps until there is news or a deadline. Whatever else wants to write may do so meanwhile. */
+static void log_sleep(struct log_thread *log)
 {
-    uint64_t deadline_us = may_sleep ? log_deadline_us(log) : 0;
-    uint64_t flushed[SHARDS_MAX];
-    bool flushed_changed;
+    uint64_t deadline_us = log_deadline_us(log);
+    /* A full queue of a full disk is no news. A shard that leaves something in `taken` nudges. */
+    bool takes = log->taken_at == log->taken.size;
+    pthread_mutex_unlock(&log->writer_lock);
     pthread_mutex_lock(&log->lock);
-    while (may_sleep && !log_has_news(log)) {
+    while (!log_has_news(log, takes)) {
         log->sleeping = true;
         int error = 0;
         if (deadline_us == UINT64_MAX) {
@@ -309,10 +68,27 @@ static void log_take(struct log_thread *log, bool may_sleep, bool *stopping)
         if (error == ETIMEDOUT)
             break;
     }
-    if (log->taken_at == log->taken.size) {
-        log_queue_take(&log->queue, &log->taken);
-        log->taken_at = 0;
-    }
+    log->nudged = false;
+    pthread_mutex_unlock(&log->lock);
+    pthread_mutex_lock(&log->writer_lock);
+}
+
+/* `lock` is held. */
+static void log_take_queue(struct log_thread *log)
+{
+    if (log->taken_at < log->taken.size)
+        return;
+    log_queue_take(&log->queue, &log->taken);
+    log->taken_at = 0;
+}
+
+/* Takes what came. */
+static void log_take(struct log_thread *log, bool *stopping)
+{
+    uint64_t flushed[SHARDS_MAX];
+    bool flushed_changed;
+    pthread_mutex_lock(&log->lock);
+    log_take_queue(log);
     *stopping = log->stopping;
     flushed_changed = log->flushed_changed;
     log->flushed_changed = false;
@@ -375,24 +151,26 @@ static bool log_finish(struct log_thread *log, unsigned *step)
     }
 }
 
-static void *log_thread_main(void *argument)
+/* The thread's life, with writer_lock held but for its sleep. */
+static void log_run(struct log_thread *log)
 {
-    struct log_thread *log = argument;
     bool stopping = false;
     bool busy = false;
     unsigned finish_step = 0;
     for (;;) {
-        log_take(log, !busy && !(stopping && log->retry_due_us == 0), &stopping);
+        if (!busy && !(stopping && log->retry_due_us == 0))
+            log_sleep(log);
+        log_take(log, &stopping);
         log->stop_asked = stopping;
         if (!log_frame(log))
-            return NULL;
+            return;
         log_timers(log);
         struct log_io io;
         busy = log_writer_next_io(&log->writer, &io);
         if (busy) {
             if (!log_perform(log, &io))
-                return NULL;
-            log_report(log);
+                return;
+            (void)log_report(log, LOG_NO_SHARD);
             log->idle_since_us = 0;
             continue;
         }
@@ -400,14 +178,86 @@ static void *log_thread_main(void *argument)
         if (busy)
             continue;
         if (stopping && log->retry_due_us != 0)
-            return NULL; /* the disk is full: what waits was never acknowledged */
+            return; /* the disk is full: what waits was never acknowledged */
         if (stopping && log_finish(log, &finish_step)) {
             log->stopped_clean = true;
-            return NULL;
+            return;
         }
         if (log->idle_since_us == 0)
             log->idle_since_us = log_clock_us();
     }
+}
+
+static void *log_thread_main(void *argument)
+{
+    struct log_thread *log = argument;
+    pthread_mutex_lock(&log->writer_lock);
+    log_run(log);
+    pthread_mutex_unlock(&log->writer_lock);
+    return NULL;
+}
+
+/* ---- shards that write ---------------------------------------------------------------------------------- */
+
+static void log_nudge(struct log_thread *log)
+{
+    pthread_mutex_lock(&log->lock);
+    log->nudged = true;
+    if (log->sleeping)
+        pthread_cond_signal(&log->wake);
+    pthread_mutex_unlock(&log->lock);
+}
+
+/* Writes what waits as far as that takes no more than writes. */
+static bool log_write_waiting(struct log_thread *log)
+{
+    pthread_mutex_lock(&log->lock);
+    log_take_queue(log);
+    pthread_mutex_unlock(&log->lock);
+    if (!log_frame(log))
+        return false;
+    while (log_writer_wants_write(&log->writer)) {
+        struct log_io io;
+        bool some = log_writer_next_io(&log->writer, &io);
+        assert(some);
+        if (!log_perform(log, &io) || !log_frame(log))
+            return false;
+    }
+    return true;
+}
+
+/* What a write leaves to the thread: whatever is not a write, and its timers, if it does not know of them yet. */
+static bool log_leaves_work(struct log_thread *log, bool was_marked, bool sync_was_due)
+{
+    bool interval = log->options.mode == DURABILITY_INTERVAL;
+    return (was_marked && !log->marked) || (interval && !sync_was_due) || log->retry_due_us != 0 ||
+           log->taken_at < log->taken.size || !log_writer_idle(&log->writer);
+}
+
+uint64_t log_thread_write(struct log_thread *log, uint16_t shard)
+{
+    uint64_t durable = 0;
+    bool rest = true;
+    if (log->options.mode == DURABILITY_ALWAYS)
+        return 0; /* log_thread_append has woken the thread */
+    if (pthread_mutex_trylock(&log->writer_lock) == 0) {
+        uint64_t begun_us = log_clock_us();
+        if (log->retry_due_us == 0 && begun_us >= log->rest_until_us) {
+            bool was_marked = log->marked;
+            bool sync_was_due = log->sync_due_us != 0;
+            if (log_write_waiting(log)) {
+                durable = log_report(log, shard);
+                log->idle_since_us = log_clock_us();
+                if (log->idle_since_us - begun_us > LOG_WRITE_SLOW_US)
+                    log->rest_until_us = log->idle_since_us + LOG_WRITE_REST_US;
+                rest = log_leaves_work(log, was_marked, sync_was_due);
+            }
+        }
+        pthread_mutex_unlock(&log->writer_lock);
+    }
+    if (rest)
+        log_nudge(log);
+    return durable;
 }
 
 /* ---- the interface -------------------------------------------------------------------------------------- */
@@ -445,6 +295,7 @@ static void log_free(struct log_thread *log)
     log_writer_free(&log->writer);
     pthread_cond_destroy(&log->wake);
     pthread_mutex_destroy(&log->lock);
+    pthread_mutex_destroy(&log->writer_lock);
     log_queue_free(&log->queue);
     log_queue_free(&log->taken);
     free(log->directory);
@@ -475,6 +326,7 @@ enum status log_thread_start(const struct log_thread_options *options, struct lo
     pthread_cond_init(&log->wake, &attributes);
     pthread_condattr_destroy(&attributes);
     pthread_mutex_init(&log->lock, NULL);
+    pthread_mutex_init(&log->writer_lock, NULL);
     enum status status = log_writer_begin(log, why);
     if (status == STATUS_OK) {
         log_probe(log);
@@ -508,7 +360,8 @@ void log_thread_append(struct log_thread *log, uint16_t shard, uint64_t sequence
     assert(!log->stopping);
     size_t size = log_queue_append(&log->queue, &head, payload);
     log->queued_bytes += size;
-    if (size > 0 && log->sleeping)
+    bool thread_writes = log->options.mode == DURABILITY_ALWAYS;
+    if (size > 0 && log->sleeping && thread_writes)
         pthread_cond_signal(&log->wake);
     pthread_mutex_unlock(&log->lock);
     if (size == 0)

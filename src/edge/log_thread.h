@@ -1,6 +1,6 @@
 /* The node's log thread: the world around the pure log writer (store/log_writer.h).
  *
- * Shards hand over batches from their own threads and never wait for the disk; this thread takes everything
+ * Shards hand over batches from their own threads and never wait for a sync; this thread takes everything
  * that is waiting, writes it with one write and syncs it once (group commit), then says what is durable.
  * Segments are preallocated files, recycled by renaming once everything in them is in the cold tier. A failed
  * sync ends the process (the pages that failed may be gone: a second try would succeed and lie), a full disk
@@ -49,7 +49,8 @@ struct log_thread_options {
     uint16_t shards;
     uint64_t segment_bytes; /* 0 = LOG_SEGMENT_BYTES_DEFAULT; a larger batch gets a larger segment */
     void *context;
-    /* Called on the log thread (full(true) also by log_thread_start); they must not call back into the log. */
+    /* Called on the thread that writes: the log's, or that of a shard in log_thread_write (full(true) also by
+     * log_thread_start). They must not call back into the log. */
     enum status (*begun)(void *context,
                          struct buf *why); /* this run's first segment is there, nothing is in it;
                                                            * may be NULL; DISK_FULL: called again later */
@@ -65,9 +66,14 @@ MUST_CHECK enum status log_thread_start(const struct log_thread_options *options
                                         struct buf *why);
 
 /* Queues one batch, copied; from any thread. The batches of one shard come in the order of their sequences.
- * Ends in durable(), or in fatal(). */
+ * Ends in durable(), or log_thread_write's answer, or in fatal(). */
 void log_thread_append(struct log_thread *log, uint16_t shard, uint64_t sequence, uint32_t entries,
                        bool has_bounds, struct span payload);
+
+/* Must follow appends, on the thread that made them, before it waits for anything; one call for many is enough. Where
+ * durability needs no sync it writes what waits, if nobody else is doing so, and returns the sequence up to which the
+ * shard's batches became durable; 0: durable() will tell. */
+uint64_t log_thread_write(struct log_thread *log, uint16_t shard);
 
 /* What the shard appended up to sequence is in the cold tier: older segments may go. From any thread. */
 void log_thread_flushed(struct log_thread *log, uint16_t shard, uint64_t sequence);

@@ -139,6 +139,18 @@ static void tell_idle(struct loop *loop)
     inbox_push(&loop->shared->loops[0].inbox, &message);
 }
 
+/* What it made durable at once is answered in a turn that follows this one. */
+static void write_log(struct loop *loop)
+{
+    if (!loop->appended)
+        return;
+    loop->appended = false;
+    struct event event = {.kind = EVENT_LOG_DURABLE};
+    event.sequence = log_thread_write(loop->shared->log, loop->number);
+    if (event.sequence > 0)
+        loop_step(loop, &event);
+}
+
 static void end_turn(struct loop *loop)
 {
     bool again = loop->stepped || !list_empty(&loop->pool.unsettled);
@@ -148,6 +160,7 @@ static void end_turn(struct loop *loop)
         conn_pool_settle(&loop->pool);
         loop_step(loop, &event);
         client_conns_turn_ended(loop);
+        write_log(loop);
         /* What the effects broke is told to the shard in a turn of its own. */
         conn_pool_settle(&loop->pool);
         again = loop->stepped;

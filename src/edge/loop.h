@@ -89,6 +89,7 @@ struct loop {
     bool now_read;     /* the clock was read in this iteration */
     bool stepped;      /* something was stepped since the last EVENT_TURN_END */
     bool performing;   /* effects are being carried out */
+    bool appended;     /* to the log, and log_thread_write was not called since */
     uint64_t armed_us; /* when the uv_timer fires; UINT64_MAX = not armed */
 
     struct conn_pool pool;

@@ -44,6 +44,7 @@ static void perform_effect(struct loop *loop, const struct effect *effect)
     case EFFECT_LOG_APPEND:
         log_thread_append(shared->log, loop->number, effect->sequence, effect->entries, effect->flag,
                           effect->bytes);
+        loop->appended = true;
         return;
     case EFFECT_COLD_READ:
         work_cold_read(loop, effect->ticket, effect->bytes);

@@ -27,9 +27,11 @@ static inline void resp_reply_integer(struct buf *buf, int64_t number)
     resp_reply_header(buf, ':', number);
 }
 
+#define RESP_BULK_BYTES_MAX(size) ((size) + 26)
+
 static inline void resp_reply_bulk(struct buf *buf, struct span bytes)
 {
-    if (!buf_reserve(buf, bytes.size + 26))
+    if (!buf_reserve(buf, RESP_BULK_BYTES_MAX(bytes.size)))
         return;
     buf->size += resp_reply_header_put(buf->data + buf->size, '$', (int64_t)bytes.size);
     if (bytes.size > 0)

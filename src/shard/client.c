@@ -76,7 +76,7 @@ static void pending_free(struct shard *shard, struct pending *pending)
     alloc_put(&shard->alloc, pending, sizeof *pending);
 }
 
-static void mark_dirty(struct shard *shard, struct client *client)
+void client_mark_dirty(struct shard *shard, struct client *client)
 {
     if (client->in_dirty)
         return;
@@ -96,7 +96,7 @@ static bool take_answer(struct shard *shard, struct client *client, struct pendi
         client->out.failed = false;
         client->held_back = true;
         shard->answers_held = true;
-        mark_dirty(shard, client);
+        client_mark_dirty(shard, client);
         return false;
     } else if (!head->reply.failed) {
         struct buf empty = client->out;
@@ -120,7 +120,7 @@ static void move_answers(struct shard *shard, struct client *client)
             return;
         client->pending_count--;
         pending_free(shard, head);
-        mark_dirty(shard, client);
+        client_mark_dirty(shard, client);
     }
 }
 
@@ -209,23 +209,23 @@ static void out_of_memory(struct shard *shard, struct client *client)
 {
     shard->counters.overloads++;
     client->closing = true;
-    mark_dirty(shard, client);
+    client_mark_dirty(shard, client);
 }
 
 static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)
 {
-    struct pending *pending = pending_new(shard, client);
-    if (pending == NULL) {
-        out_of_memory(shard, client);
-        return;
-    }
     struct command command;
     struct command_limits limits = limits_of(shard);
     struct buf error;
     buf_init(&error, &shard->alloc);
     enum status status =
         command_parse(&limits, request->argc, request->argv, shard->now.wall_ms, &command, &error);
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK && answer_alone(shard, client, &command))
+        return;
+    struct pending *pending = pending_new(shard, client);
+    if (pending == NULL) {
+        out_of_memory(shard, client);
+    } else if (status == STATUS_OK) {
         execute(shard, client, pending, &command);
     } else {
         pending->reply.failed = error.failed;

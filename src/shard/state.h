@@ -11,6 +11,7 @@
  *   coordinator.c  requests: beginning, answers, deadlines (request.h)
  *   write.c        the put machine wired to replicas
  *   read.c         the get machine wired to replicas
+ *   alone.c        reads that one row answers, without a request
  *   client.c       client connections: parsing, order of answers
  *   execute.c      commands: immediate answers, or operations
  *   reply.c        results to RESP and HTTP answers
@@ -485,7 +486,13 @@ void coordinator_hedge(struct shard *shard, struct request *request);
 void coordinator_stamps(struct shard *shard);
 void coordinator_free(struct shard *shard);
 
+/* alone.c */
+/* False: the command needs a pending and a request. Else it is answered. */
+bool answer_alone(struct shard *shard, struct client *client, const struct command *command);
+
 /* client.c */
+/* Has output to be given out at the turn's end. */
+void client_mark_dirty(struct shard *shard, struct client *client);
 void client_event(struct shard *shard, struct event *event);
 void clients_turn_begin(struct shard *shard);
 void clients_turn_end(struct shard *shard);

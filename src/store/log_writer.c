@@ -338,6 +338,20 @@ bool log_writer_next_io(struct log_writer *writer, struct log_io *io)
     return some;
 }
 
+bool log_writer_wants_write(const struct log_writer *writer)
+{
+    const struct log_writer_group *in_flight = &writer->groups[writer->group_writing];
+    const struct log_writer_group *appending = &writer->groups[1 - writer->group_writing];
+    bool resumes = in_flight->stretch_count > 0;
+    if (writer->io_busy || writer->disk_full ||
+        (!resumes && (appending->stretch_count == 0 || sync_wanted(writer))))
+        return false;
+    const struct log_writer_stretch *stretch =
+        resumes ? &in_flight->stretches[in_flight->stretch_at] : &appending->stretches[0];
+    bool ends_segment = writer->written.segment != stretch->segment && unsynced(writer);
+    return !ends_segment && writer->created >= stretch->segment;
+}
+
 static void write_done(struct log_writer *writer)
 {
     struct log_writer_group *group = group_in_flight(writer);

@@ -137,6 +137,9 @@ MUST_CHECK enum status log_writer_append(struct log_writer *writer, const struct
 /* The next thing to do; false when there is none now or one is under way. */
 bool log_writer_next_io(struct log_writer *writer, struct log_io *io);
 
+/* Whether that is a write. */
+bool log_writer_wants_write(const struct log_writer *writer);
+
 /* What became of it. Returns OK to go on. DISK_FULL given for CREATE, RECYCLE or WRITE: returned as it is, the
  * batches stay pending and it is tried again after log_writer_retry (deletions still happen). Anything else that
  * failed: IO_ERROR is returned and the caller must end the process, since after a failed sync nobody knows what the

@@ -135,6 +135,13 @@ class Node:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def metric(self, name):
+        """Of GET /metrics, one without labels."""
+        for line in self.http("GET", "/metrics").text.splitlines():
+            if line.startswith(name + " "):
+                return float(line.rsplit(" ", 1)[1])
+        raise AssertionError(f"no metric {name}")
+
     def ring(self):
         answer = self.http("GET", "/ring")
         assert answer.status_code == 200, answer.text

@@ -49,17 +49,10 @@ def read_all(node, r, least=0):
     return len(errors)
 
 
-def metric(node, name):
-    for line in node.http("GET", "/metrics").text.splitlines():
-        if line.startswith(name + " "):
-            return float(line.split()[1])
-    raise AssertionError(f"no metric {name}")
-
-
 def wait_until_cold(cluster):
     """Dirty rows are flushed by age."""
     for node in cluster:
-        until(lambda node=node: metric(node, "rondo_cold_tier_bytes") > KEYS * 40, f"{node.name} to flush", 60)
+        until(lambda node=node: node.metric("rondo_cold_tier_bytes") > KEYS * 40, f"{node.name} to flush", 60)
 
 
 def damage_tables(node):

@@ -18,13 +18,6 @@ def connect(port):
     return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
 
 
-def metric(node, name):
-    for line in node.http("GET", "/metrics").text.splitlines():
-        if line.startswith(name + " "):
-            return float(line.rsplit(" ", 1)[1])
-    raise AssertionError(f"no metric {name}")
-
-
 def peak_resident(node):
     with open(f"/proc/{node.process.pid}/status", encoding="ascii") as status:
         line = next(line for line in status if line.startswith("VmHWM"))
@@ -67,10 +60,10 @@ def test_client_that_never_reads_is_stopped_then_cut_off_and_memory_stays_bounde
     greedy = [connect(node.resp_port) for _ in range(20)]
     for connection in greedy:
         send_while_possible(connection, b"GET large\r\n" * 1000)
-    until(lambda: metric(node, 'rondo_clients_cut_total{reason="output"}') >= len(greedy),
+    until(lambda: node.metric('rondo_clients_cut_total{reason="output"}') >= len(greedy),
           "all that do not read to be cut off")
     assert client.get("large") == b"x" * 100_000
-    assert metric(node, "rondo_connection_buffer_bytes") <= metric(node, "rondo_connection_buffer_budget_bytes")
+    assert node.metric("rondo_connection_buffer_bytes") <= node.metric("rondo_connection_buffer_budget_bytes")
     assert "did not take their answers" in node.log()
     if not sanitized(node):
         assert peak_resident(node) < 64 * MIB + MEMORY_BESIDE
@@ -91,7 +84,7 @@ def test_slow_reader_gets_everything(make_cluster):
             data = connection.recv(1 << 14)
             assert data, f"ended with {left} bytes left"
             left -= len(data)
-    assert metric(node, 'rondo_clients_cut_total{reason="output"}') == 0
+    assert node.metric('rondo_clients_cut_total{reason="output"}') == 0
 
 
 def test_output_bound_ends_a_client(make_cluster):
@@ -102,7 +95,7 @@ def test_output_bound_ends_a_client(make_cluster):
     assert node.client().set("large", b"z" * 900_000)
     with connect(node.resp_port) as connection:
         connection.sendall(b"MGET" + b" large" * 60 + b"\r\n")
-        until(lambda: metric(node, 'rondo_clients_cut_total{reason="output"}') == 1, "the client to be cut off")
+        until(lambda: node.metric('rondo_clients_cut_total{reason="output"}') == 1, "the client to be cut off")
         until(lambda: ended(connection), "its connection to end")
 
 
@@ -116,7 +109,7 @@ def test_half_sent_command_is_cut_off(make_cluster, half):
         connection.sendall(b"PING\r\n" + half)
         assert connection.recv(100) == b"+PONG\r\n"
         until(lambda: ended(connection), "it to be cut off")
-        until(lambda: metric(node, 'rondo_clients_cut_total{reason="request"}') == 1, "it to be counted")
+        until(lambda: node.metric('rondo_clients_cut_total{reason="request"}') == 1, "it to be counted")
         # Who asks for nothing may stay.
         idle.sendall(b"PING\r\n")
         assert idle.recv(100) == b"+PONG\r\n"
@@ -146,8 +139,8 @@ def test_large_value_that_comes_slowly_is_taken(make_cluster):
         for at in range(0, len(value), 100_000):
             connection.sendall(value[at:at + 100_000])
             # Facts are gathered every two seconds: all pieces together take longer than five.
-            before = metric(node, "process_cpu_seconds_total")
-            until(lambda before=before: metric(node, "process_cpu_seconds_total") != before, "facts to be newer")
+            before = node.metric("process_cpu_seconds_total")
+            until(lambda before=before: node.metric("process_cpu_seconds_total") != before, "facts to be newer")
         connection.sendall(b"\r\n")
         assert connection.recv(100) == b"+OK\r\n"
 
@@ -158,7 +151,7 @@ def test_idle_clients_are_ended_where_that_is_asked_for(make_cluster):
     for port in (node.resp_port, node.http_port):
         with connect(port) as connection:
             until(lambda connection=connection: ended(connection), "the idle client to be ended")
-    until(lambda: metric(node, 'rondo_clients_cut_total{reason="idle"}') >= 2, "both to be counted")
+    until(lambda: node.metric('rondo_clients_cut_total{reason="idle"}') >= 2, "both to be counted")
     assert "were idle" in node.log()
 
 
@@ -187,7 +180,7 @@ def test_clients_past_the_bound_are_refused_with_words(make_cluster):
     for connection in held:
         connection.close()
     until(lambda: node.http("GET", "/metrics").ok, "the node to see that they are gone")
-    until(lambda: metric(node, "rondo_clients_refused_total") >= 2, "the refusals to be counted")
+    until(lambda: node.metric("rondo_clients_refused_total") >= 2, "the refusals to be counted")
 
 
 def test_many_pipelining_clients_with_little_memory_all_get_their_answers(make_cluster):
@@ -212,6 +205,6 @@ def test_many_pipelining_clients_with_little_memory_all_get_their_answers(make_c
         done += lines.count(b"+OK")
         connection.close()
     assert done > count * depth // 2
-    assert metric(node, 'rondo_clients_cut_total{reason="output"}') == 0
+    assert node.metric('rondo_clients_cut_total{reason="output"}') == 0
     if not sanitized(node):
         assert peak_resident(node) < 64 * MIB + MEMORY_BESIDE

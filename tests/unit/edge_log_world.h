@@ -152,7 +152,8 @@ static inline int row_key_format(char *key, size_t size, uint16_t shard, uint64_
     }
 }
 
-static inline void append_row(struct log_thread *log, struct alloc *alloc, uint16_t shard, uint64_t sequence,
+/* As a shard does it: appends, then offers to write. */
+static inline void append_row(struct world *world, struct alloc *alloc, uint16_t shard, uint64_t sequence,
                               size_t size)
 {
     char key[64];
@@ -167,7 +168,11 @@ static inline void append_row(struct log_thread *log, struct alloc *alloc, uint1
     if (sequence % 10 == 0)
         log_put_bounds(&payload, (struct hlc_bounds){.bound = sequence, .future = 0});
     assert_false(payload.failed);
-    log_thread_append(log, shard, sequence, 1 + (sequence % 10 == 0), sequence % 10 == 0, buf_span(&payload));
+    log_thread_append(world->log, shard, sequence, 1 + (sequence % 10 == 0), sequence % 10 == 0,
+                      buf_span(&payload));
+    uint64_t durable = log_thread_write(world->log, shard);
+    if (durable > 0)
+        on_durable(world, shard, durable);
     free(record);
     buf_free(&payload);
 }

@@ -31,7 +31,7 @@ static void test_log_full_disk_is_told_and_survived(void **state)
     put_ballast(&world, ballast, 324 << 10);
     world_start(&world, DURABILITY_ALWAYS, (uint64_t)128 << 10, NULL);
     for (uint64_t sequence = 2; sequence < 502; sequence++)
-        append_row(world.log, &alloc, 0, sequence, 1000);
+        append_row(&world, &alloc, 0, sequence, 1000);
     WAIT_FOR(&world, world.full_count == 1);
     pthread_mutex_lock(&world.lock);
     assert_true(world.durable[0] > 2 && world.durable[0] < 400);
@@ -72,7 +72,7 @@ static void test_log_disk_full_at_the_start_is_told_before_any_append(void **sta
     assert_int_equal(unlink(ballast), 0);
     WAIT_FOR(&world, world.room_count == 1);
     assert_int_equal(count_files(world.directory), 0);
-    append_row(world.log, &alloc, 0, 2, 10);
+    append_row(&world, &alloc, 0, 2, 10);
     WAIT_FOR(&world, world.durable[0] == 2);
     assert_int_equal(log_thread_stop(world.log), STATUS_OK);
     assert_int_equal(world.full_count, 2);
@@ -94,7 +94,7 @@ static void test_log_long_queue_is_no_full_disk(void **state)
     alloc_init(&alloc, (size_t)64 << 20);
     world_start(&world, DURABILITY_ALWAYS, 0, NULL);
     for (uint64_t sequence = 2; sequence < 14; sequence++) {
-        append_row(world.log, &alloc, 0, sequence, (size_t)12 << 20);
+        append_row(&world, &alloc, 0, sequence, (size_t)12 << 20);
         log_thread_stats(world.log, &stats);
         most = stats.queued_bytes > most ? stats.queued_bytes : most;
         assert_false(stats.full);
@@ -117,7 +117,7 @@ static void test_log_tells_once_and_first_that_it_has_begun(void **state)
         alloc_init(&alloc, (size_t)16 << 20);
         world_start(&world, DURABILITY_ALWAYS, (uint64_t)64 << 10, NULL);
         for (uint64_t sequence = 2; sequence < 202; sequence++)
-            append_row(world.log, &alloc, 0, sequence, 1000);
+            append_row(&world, &alloc, 0, sequence, 1000);
         WAIT_FOR(&world, world.durable[0] == 201);
         assert_int_equal(log_thread_stop(world.log), STATUS_OK);
         assert_int_equal(world.begun_count, 1 + no_room);

@@ -16,7 +16,7 @@ static void test_log_everything_is_found_again_after_a_clean_stop(void **state)
         alloc_init(&alloc, (size_t)16 << 20);
         world_start(&world, modes[i], (uint64_t)1 << 20, NULL);
         for (uint64_t sequence = 2; sequence <= 400; sequence++)
-            append_row(world.log, &alloc, (uint16_t)(i % SHARDS), sequence, 1000);
+            append_row(&world, &alloc, (uint16_t)(i % SHARDS), sequence, 1000);
         assert_int_equal(log_thread_stop(world.log), STATUS_OK);
         assert_int_equal(world.durable[i % SHARDS], 400);
         assert_false(world.backwards);
@@ -41,7 +41,7 @@ static void test_log_batch_is_durable_without_anything_that_follows_it(void **st
         alloc_init(&alloc, (size_t)16 << 20);
         world_start(&world, modes[i], 0, NULL);
         for (uint64_t sequence = 2; sequence < 12; sequence++) {
-            append_row(world.log, &alloc, 1, sequence, 10);
+            append_row(&world, &alloc, 1, sequence, 10);
             WAIT_FOR(&world, world.durable[1] == sequence);
         }
         assert_int_equal(log_thread_stop(world.log), STATUS_OK);
@@ -59,7 +59,7 @@ static void test_log_idle_thread_writes_one_marker_and_then_nothing(void **state
     world_open(&world);
     alloc_init(&alloc, (size_t)16 << 20);
     world_start(&world, DURABILITY_ALWAYS, 0, NULL);
-    append_row(world.log, &alloc, 0, 2, 10);
+    append_row(&world, &alloc, 0, 2, 10);
     WAIT_FOR(&world, world.durable[0] == 2);
     do {
         (void)nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
@@ -88,7 +88,7 @@ static void *produce(void *argument)
     alloc_init(&alloc, (size_t)16 << 20);
     prng_seed(&prng, producer->shard);
     for (uint64_t sequence = 2; sequence < producer->count + 2; sequence++) {
-        append_row(producer->world->log, &alloc, producer->shard, sequence,
+        append_row(producer->world, &alloc, producer->shard, sequence,
                    1 + (size_t)prng_below(&prng, producer->size));
         pthread_mutex_lock(&producer->world->lock);
         uint64_t durable = producer->world->durable[producer->shard];
@@ -139,6 +139,79 @@ static void test_log_shards_share_syncs_and_segments_are_recycled(void **state)
     world_close(&world);
 }
 
+static void test_log_shards_that_write_by_themselves_lose_and_reorder_nothing(void **state)
+{
+    static const enum durability_mode modes[] = {DURABILITY_INTERVAL, DURABILITY_OS};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct world world;
+        struct found found;
+        world_open(&world);
+        world_start(&world, modes[i], (uint64_t)256 << 10, NULL);
+        run_producers(&world, 4000, 600);
+        WAIT_FOR(&world, world.durable[0] == 4001 && world.durable[1] == 4001 && world.durable[2] == 4001);
+        assert_int_equal(log_thread_stop(world.log), STATUS_OK);
+        assert_false(world.backwards);
+        read_back(world.directory, &found, NULL);
+        assert_false(found.gap);
+        assert_int_equal(found.report.torn_bytes, 0);
+        assert_int_equal(found.report.bounds.bound, 4000);
+        world_close(&world);
+    }
+}
+
+/* The first batch is the thread's, which makes the segment; the next one does not wait for it. */
+static void test_log_shard_hears_at_once_of_what_it_wrote(void **state)
+{
+    struct world world;
+    struct alloc alloc;
+    struct log_thread_stats stats;
+    (void)state;
+    world_open(&world);
+    alloc_init(&alloc, (size_t)16 << 20);
+    world_start(&world, DURABILITY_OS, 0, NULL);
+    append_row(&world, &alloc, 0, 2, 10);
+    WAIT_FOR(&world, world.durable[0] == 2);
+    /* The thread may just be awake, for its marker: then it writes. */
+    uint64_t sequence = 3;
+    for (bool at_once = false; !at_once && sequence < 1000; sequence++) {
+        append_row(&world, &alloc, 0, sequence, 10);
+        pthread_mutex_lock(&world.lock);
+        at_once = world.durable[0] == sequence;
+        pthread_mutex_unlock(&world.lock);
+        WAIT_FOR(&world, world.durable[0] == sequence);
+    }
+    assert_true(sequence < 1000);
+    log_thread_stats(world.log, &stats);
+    assert_int_equal(stats.syncs, 0);
+    assert_int_equal(log_thread_stop(world.log), STATUS_OK);
+    assert_false(world.backwards);
+    world_close(&world);
+}
+
+static void test_log_interval_syncs_what_a_shard_wrote(void **state)
+{
+    struct world world;
+    struct alloc alloc;
+    struct log_thread_stats stats;
+    (void)state;
+    world_open(&world);
+    alloc_init(&alloc, (size_t)16 << 20);
+    world_start(&world, DURABILITY_INTERVAL, 0, NULL);
+    uint64_t syncs = 0;
+    for (uint64_t sequence = 2; sequence < 6; sequence++) {
+        append_row(&world, &alloc, 0, sequence, 10);
+        WAIT_FOR(&world, world.durable[0] == sequence);
+        do {
+            (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+            log_thread_stats(world.log, &stats);
+        } while (stats.syncs == syncs);
+        syncs = stats.syncs;
+    }
+    assert_int_equal(log_thread_stop(world.log), STATUS_OK);
+    world_close(&world);
+}
+
 static void test_log_batch_larger_than_a_segment_gets_its_own(void **state)
 {
     struct world world;
@@ -148,10 +221,10 @@ static void test_log_batch_larger_than_a_segment_gets_its_own(void **state)
     world_open(&world);
     alloc_init(&alloc, (size_t)64 << 20);
     world_start(&world, DURABILITY_ALWAYS, (uint64_t)64 << 10, NULL);
-    append_row(world.log, &alloc, 0, 2, 100);
-    append_row(world.log, &alloc, 0, 3, (size_t)12 << 20);
-    append_row(world.log, &alloc, 0, 4, (size_t)9 << 20);
-    append_row(world.log, &alloc, 0, 5, 100);
+    append_row(&world, &alloc, 0, 2, 100);
+    append_row(&world, &alloc, 0, 3, (size_t)12 << 20);
+    append_row(&world, &alloc, 0, 4, (size_t)9 << 20);
+    append_row(&world, &alloc, 0, 5, 100);
     WAIT_FOR(&world, world.durable[0] == 5);
     assert_int_equal(log_thread_stop(world.log), STATUS_OK);
     read_back(world.directory, &found, NULL);
@@ -174,7 +247,7 @@ static void test_log_goes_on_where_the_last_run_stopped(void **state)
         world_start(&world, DURABILITY_ALWAYS, (uint64_t)64 << 10, &resume);
         free(resume.inherited);
         for (uint64_t sequence = 2; sequence < 102; sequence++)
-            append_row(world.log, &alloc, 2, sequence, 200);
+            append_row(&world, &alloc, 2, sequence, 200);
         assert_int_equal(log_thread_stop(world.log), STATUS_OK);
     }
     read_back(world.directory, &found, NULL);
@@ -232,9 +305,9 @@ static void test_log_missing_directory_is_fatal_and_acknowledges_nothing(void **
     alloc_init(&alloc, (size_t)1 << 20);
     assert_int_equal(rmdir(world.directory), 0);
     world_start(&world, DURABILITY_ALWAYS, 0, NULL);
-    append_row(world.log, &alloc, 0, 2, 10);
+    append_row(&world, &alloc, 0, 2, 10);
     WAIT_FOR(&world, world.fatal[0] != '\0');
-    append_row(world.log, &alloc, 0, 3, 10);
+    append_row(&world, &alloc, 0, 3, 10);
     assert_int_equal(log_thread_stop(world.log), STATUS_IO_ERROR);
     assert_int_equal(world.durable[0], 0);
     assert_non_null(strstr(world.fatal, world.directory));
@@ -249,6 +322,9 @@ int main(void)
         cmocka_unit_test(test_log_batch_is_durable_without_anything_that_follows_it),
         cmocka_unit_test(test_log_idle_thread_writes_one_marker_and_then_nothing),
         cmocka_unit_test(test_log_shards_share_syncs_and_segments_are_recycled),
+        cmocka_unit_test(test_log_shards_that_write_by_themselves_lose_and_reorder_nothing),
+        cmocka_unit_test(test_log_shard_hears_at_once_of_what_it_wrote),
+        cmocka_unit_test(test_log_interval_syncs_what_a_shard_wrote),
         cmocka_unit_test(test_log_batch_larger_than_a_segment_gets_its_own),
         cmocka_unit_test(test_log_goes_on_where_the_last_run_stopped),
         cmocka_unit_test(test_log_killed_process_loses_nothing_that_it_acknowledged),

@@ -36,6 +36,7 @@ static void write_entry(struct writing *writing, const struct log_entry *entry)
         log_put_erase(&payload, entry->slot, entry->key, entry->version);
     uint16_t shard = slot_shard(entry->slot, 2);
     log_thread_append(writing->log, shard, ++writing->sequence[shard], 1, false, buf_span(&payload));
+    (void)log_thread_write(writing->log, shard);
     buf_free(&payload);
 }
 
