@@ -22,6 +22,7 @@ void scenario_segments_out_of_order(struct world *world);
 void scenario_flush_overtakes_the_log(struct world *world);
 void scenario_torn_tail(struct world *world);
 void scenario_damage(struct world *world);
+void scenario_damage_of_a_lone_replica(struct world *world);
 void scenario_k_changes(struct world *world);
 
 /* scenarios_amnesia.c */

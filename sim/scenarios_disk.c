@@ -1,4 +1,7 @@
 /* Scenarios of disks: wiped, torn, damaged, flushed, opened with another number of shards. */
+#include <assert.h>
+#include <stdio.h>
+
 #include "sim/scenarios.h"
 
 void prepare_little_memory(struct swarm *swarm)
@@ -160,6 +163,20 @@ void scenario_torn_tail(struct world *world)
     script_expect(world, world->totals.damages == 0, "a torn tail is no damage");
 }
 
+/* In the log of a node that is down. What was written later names the batch durable, so it is no torn tail. */
+static void damage_value(struct sim_node *node, uint32_t value)
+{
+    char text[16];
+    size_t size = (size_t)snprintf(text, sizeof text, "v%u.", value);
+    struct disk_file *file = node->disk.files[0];
+    size_t at = LOG_HEADER_BYTES + LOG_BATCH_HEADER_BYTES;
+    while (at + size < file->now.size && memcmp(file->now.data + at, text, size) != 0)
+        at++;
+    assert(at + size < file->now.size);
+    file->now.data[at] ^= 0x40;
+    file->synced.data[at] ^= 0x40;
+}
+
 void scenario_damage(struct world *world)
 {
     script_start(world);
@@ -168,15 +185,7 @@ void scenario_damage(struct world *world)
     script_settle(world);
     struct sim_node *node = &world->nodes[0];
     node_crash(world, node, false);
-    /* The first batch: it was synced long ago, as later ones say. */
-    struct disk_file *file = node->disk.files[0];
-    for (size_t at = LOG_HEADER_BYTES + LOG_BATCH_HEADER_BYTES; at < file->now.size; at++) {
-        if (at + 2 < file->now.size && memcmp(file->now.data + at, "v1.", 3) == 0) {
-            file->now.data[at] ^= 0x40;
-            file->synced.data[at] ^= 0x40;
-            break;
-        }
-    }
+    damage_value(node, write.value);
     world->damage_expected = true;
     node_start(world, node);
     world_run_for(world, 1500000);
@@ -186,6 +195,27 @@ void scenario_damage(struct world *world)
                   "a read that needs the damaged node is an error");
     for (uint16_t asked = 0; asked < 3; asked++)
         script_expect(world, script_get(world, asked, 0, 2).value == write.value, "the others answer for it");
+}
+
+/* The newest value is damaged, the one before is in memory: the only replica must not answer from it. */
+void scenario_damage_of_a_lone_replica(struct world *world)
+{
+    script_start(world);
+    uint16_t replica = script_replica(world, 0, 0);
+    struct sim_node *node = &world->nodes[replica];
+    script_expect(world, script_set(world, replica, 0, 1).outcome == HISTORY_DONE, "the first write is done");
+    struct script_result newest = script_set(world, replica, 0, 1);
+    script_expect(world, script_get(world, replica, 0, 1).value == newest.value, "so is the second");
+    script_settle(world);
+    node_crash(world, node, false);
+    damage_value(node, newest.value);
+    world->damage_expected = true;
+    node_start(world, node);
+    world_run_for(world, 1500000);
+    script_expect(world, world->totals.damages == 1, "the damage is found");
+    for (uint16_t asked = 0; asked < world->node_count; asked++)
+        script_expect(world, script_get(world, asked, 0, 1).outcome == HISTORY_NOT_APPLIED,
+                      "a read that needs it is an error");
 }
 
 void scenario_k_changes(struct world *world)
