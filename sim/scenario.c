@@ -135,10 +135,10 @@ uint32_t script_set_begin(struct world *world, uint16_t node, uint32_t key, uint
     return index;
 }
 
-uint32_t script_set_get_begin(struct world *world, uint16_t node, uint32_t key)
+uint32_t script_set_get_begin(struct world *world, uint16_t node, uint32_t set_key, uint32_t get_key)
 {
-    struct operation_plan set = {.kind = HISTORY_SET, .keys = {key}, .key_count = 1, .value_bytes = 16};
-    struct operation_plan get = {.kind = HISTORY_GET, .keys = {key}, .key_count = 1};
+    struct operation_plan set = {.kind = HISTORY_SET, .keys = {set_key}, .key_count = 1, .value_bytes = 16};
+    struct operation_plan get = {.kind = HISTORY_GET, .keys = {get_key}, .key_count = 1};
     struct sim_client *client = open_at(world, node);
     client_issue_consistency(world, client, 1, 1, 2000);
     uint32_t index = world->history.count;

@@ -46,8 +46,8 @@ struct script_result script_delete(struct world *world, uint16_t node, uint32_t 
 /* Sends a command whose answer is not waited for. */
 uint32_t script_set_begin(struct world *world, uint16_t node, uint32_t key, uint8_t w, uint32_t timeout_ms);
 
-/* A SET of a new value and a GET of the key in one pipeline; the history's number of the SET, the GET's is the next. */
-uint32_t script_set_get_begin(struct world *world, uint16_t node, uint32_t key);
+/* A SET of a new value and a GET in one pipeline; the history's number of the SET, the GET's is the next. */
+uint32_t script_set_get_begin(struct world *world, uint16_t node, uint32_t set_key, uint32_t get_key);
 
 /* The raw reply to any command, terminated; valid until the next. */
 const char *script_command(struct world *world, uint16_t node, const char *inline_command);
