@@ -17,6 +17,8 @@ void client_touched(struct shard *shard, struct client *client)
  * answer that was lost would shift all that follow: then the connection ends with the answers before it. */
 static bool take_answer(struct shard *shard, struct client *client, struct pending *head)
 {
+    if (head->silent)
+        buf_clear(&head->reply);
     bool complete = !head->reply.failed && buf_reserve(&client->out, head->reply.size);
     if (complete) {
         buf_append_span(&client->out, buf_span(&head->reply));
@@ -57,6 +59,7 @@ void pending_finish(struct shard *shard, struct pending *pending)
     pending->done = true;
     if (pending->reply.failed)
         reply_out_of_memory(pending);
+    watch_answered(shard, pending);
     if (pending->client == NULL)
         pending_free(shard, pending);
     else
@@ -80,6 +83,7 @@ void clients_turn_end(struct shard *shard)
         effect->client = client->id;
         effect->bytes = buf_span(&client->out);
         effect->flag = client->closing;
+        shard->watch.figures.bytes_out += client->out.size;
         effect->idle = client->pending_count == 0;
         list_push_back(&shard->sent_clients, &client->dirty);
         if (!may_resume(shard, client))

@@ -5,6 +5,7 @@
  * and one held by execute() while it starts them, so that it cannot end under its feet. */
 #include <assert.h>
 
+#include "shard/admin.h"
 #include "shard/state.h"
 
 /* A value this little past its limit is read whole, so that the client gets an error and keeps its connection. */
@@ -35,6 +36,13 @@ struct stage {
 
 /* ---- pendings ------------------------------------------------------------------------------------------- */
 
+static void note_silence(struct client *client, struct pending *pending)
+{
+    pending->silent = true;
+    if (client->silence == SILENCE_NEXT)
+        client->silence = SILENCE_NONE;
+}
+
 static struct pending *pending_new(struct shard *shard, struct client *client)
 {
     struct pending *pending = alloc_get_zeroed(&shard->alloc, sizeof *pending);
@@ -47,12 +55,14 @@ static struct pending *pending_new(struct shard *shard, struct client *client)
     }
     shard->pending_next++;
     buf_init(&pending->reply, &shard->alloc);
+    pending->begun_us = shard->now.mono_us;
     pending->client = client;
     pending->proto = client->proto;
+    if (client->silence != SILENCE_NONE)
+        note_silence(client, pending);
     pending->parts_left = 1;
     list_push_back(&client->pending, &pending->in_order);
     client->pending_count++;
-    client->commands++;
     shard->counters.commands++;
     return pending;
 }
@@ -68,7 +78,9 @@ void pending_free(struct shard *shard, struct pending *pending)
     alloc_put(&shard->alloc, pending->parts, pending->parts_total * sizeof *pending->parts);
     alloc_put(&shard->alloc, pending->stats, sizeof *pending->stats);
     alloc_put(&shard->alloc, pending->trace, pending->trace_size);
+    alloc_put(&shard->alloc, pending->arguments, pending->arguments_size);
     healing_free(shard, pending->healing);
+    gathering_free(shard, pending->gathering);
     buf_free(&pending->reply);
     alloc_put(&shard->alloc, pending, sizeof *pending);
 }
@@ -150,6 +162,19 @@ static void out_of_memory(struct shard *shard, struct client *client)
     client_touched(shard, client);
 }
 
+/* Keeps the arguments of a command that waits for something, as it may become slow; of one that is answered at once
+ * only if every command is to be logged, and then `before` it. */
+static void keep_arguments(struct shard *shard, struct client *client, struct pending *pending, bool before,
+                           uint32_t argc, const struct span *argv)
+{
+    if (shard->watch.slow_us == UINT64_MAX || before != (shard->watch.slow_us == 0))
+        return;
+    if (!before &&
+        (list_empty(&client->pending) || client->pending.prev != &pending->in_order || pending->done))
+        return;
+    slowlog_keep(shard, pending, argc, argv);
+}
+
 static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)
 {
     struct pending *pending = pending_new(shard, client);
@@ -164,8 +189,11 @@ static void run_resp(struct shard *shard, struct client *client, const struct re
     enum status status =
         command_parse(&limits, request->argc, request->argv, shard->now.wall_ms, &command, &error);
     if (status == STATUS_OK) {
+        keep_arguments(shard, client, pending, true, request->argc, request->argv);
         execute(shard, client, pending, &command);
+        keep_arguments(shard, client, pending, false, request->argc, request->argv);
     } else {
+        watch_rejected(shard, &command);
         pending->reply.failed = error.failed;
         if (!error.failed)
             resp_reply_error(&pending->reply, buf_span(&error));
@@ -313,7 +341,10 @@ static void run_http(struct shard *shard, struct client *client)
     buf_init(&error, &shard->alloc);
     enum status status = http_command(&limits, request, shard->now.wall_ms, &command, &refusal, &error);
     if (status == STATUS_OK) {
+        const struct span argv[] = {request->method_text, request->target};
+        keep_arguments(shard, client, pending, true, 2, argv);
         execute(shard, client, pending, &command);
+        keep_arguments(shard, client, pending, false, 2, argv);
     } else {
         pending->reply.failed = error.failed;
         reply_http_refusal(pending, &refusal, status, buf_span(&error));
@@ -387,7 +418,16 @@ static struct client *client_new(struct shard *shard, const struct event *event)
     client->id = event->client;
     client->protocol = event->protocol;
     client->proto = RESP_PROTO_2;
-    client->opened_ms = shard->now.wall_ms;
+    client->opened_us = shard->now.mono_us;
+    client->active_us = shard->now.mono_us;
+    client->descriptor = -1;
+    span_copy_text(span_of_text("?:0"), client->address, sizeof client->address);
+    span_copy_text(span_of_text(shard->resp_address), client->local, sizeof client->local);
+    if (event->origin != NULL) {
+        client->descriptor = event->origin->descriptor;
+        span_copy_text(event->origin->address, client->address, sizeof client->address);
+        span_copy_text(event->origin->local, client->local, sizeof client->local);
+    }
     list_init(&client->pending);
     list_init(&client->dirty);
     buf_init(&client->out, &shard->alloc);
@@ -449,6 +489,7 @@ void client_event(struct shard *shard, struct event *event)
             client_refused(shard, event->client);
         else
             shard->counters.clients++;
+        shard->watch.figures.connections++;
         return;
     }
     if (client == NULL) {
@@ -460,11 +501,18 @@ void client_event(struct shard *shard, struct event *event)
         client_free(shard, client);
         return;
     }
+    if (event->kind == EVENT_CLIENT_UNSENT) {
+        client->unsent = event->sequence;
+        return;
+    }
+    client->active_us = shard->now.mono_us;
     if (client->protocol == CLIENT_RESP)
         read_resp(shard, client, event);
     else
         read_http(shard, client, event);
     event->idle = client->pending_count == 0;
+    client->unread = event->bytes.size - event->consumed;
+    shard->watch.figures.bytes_in += event->consumed;
 }
 
 void clients_free(struct shard *shard)

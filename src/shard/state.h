@@ -17,7 +17,11 @@
  *   reply.c        results to RESP and HTTP answers
  *   trace.c        timelines of requests
  *   describe.c     CLUSTER, and the JSON of /status and /ring
- *   info.c         INFO, CONFIG GET, CLIENT INFO and statistics of all shards
+ *   info.c         INFO and statistics of all shards
+ *   gather.c       commands that every shard of the node carries out
+ *   clients.c      CLIENT
+ *   settings.c     CONFIG
+ *   watch.c        what is counted for INFO; slowlog.c, latency.c: what took long (watch.h)
  *   metrics.c      what is counted, and /metrics (metrics.h, metrics_table.h)
  *   inspect.c      healing as oracles and tests see it
  *
@@ -190,14 +194,30 @@ struct part {
     size_t size;
 };
 
+/* A command that every shard carries out: what it was, and what they said so far (gather.c). */
+struct gathering {
+    struct buf question;
+    struct buf answers; /* long each */
+};
+
+/* CLIENT REPLY */
+enum silence {
+    SILENCE_NONE = 0,
+    SILENCE_NEXT, /* the next command is not answered */
+    SILENCE_ALL,
+};
+
 /* A command that has been read and not been answered. */
 struct pending {
     struct list_link in_order; /* of its client */
     uint64_t id;
+    uint64_t begun_us;     /* when it was read */
     struct client *client; /* NULL once it has gone */
     enum command_id command;
+    enum subcommand_id subcommand;
+    uint16_t sections; /* INFO: which */
     uint8_t proto;
-    uint8_t section; /* INFO: which sections */
+    bool silent; /* CLIENT REPLY: the client hears nothing of it */
     bool done;
     bool failed;
     bool traced; /* the answer carries the timeline */
@@ -216,6 +236,9 @@ struct pending {
     struct healing_sum *healing; /* /status: likewise */
     size_t forwarded_bytes;      /* of its operations on other shards */
     uint8_t *trace;              /* owned: the timeline, once it is there */
+    struct gathering *gathering; /* owned: a command of all shards */
+    uint8_t *arguments;          /* owned: what an entry of the slow log would show (slowlog.c); or NULL */
+    uint32_t arguments_size;
     struct buf reply;
 };
 
@@ -238,8 +261,18 @@ struct client {
     struct resp_parser resp;
     struct http_parser *http;
     struct buf out;
-    uint64_t opened_ms;
-    uint64_t commands;
+    uint64_t opened_us; /* monotonic; likewise active_us: when it last sent something */
+    uint64_t active_us;
+    size_t unread; /* of what it sent: the beginning of a command, or commands that wait for their turn */
+    size_t unsent; /* of what it was answered, as the world last told */
+    enum silence silence;
+    enum command_id last_command;
+    enum subcommand_id last_subcommand;
+    int descriptor;
+    bool no_evict;
+    bool no_touch;
+    char address[CLIENT_ADDRESS_BYTES_MAX];
+    char local[CLIENT_ADDRESS_BYTES_MAX];
     uint8_t name_size;
     uint8_t lib_name_size;
     uint8_t lib_version_size;
@@ -261,8 +294,9 @@ struct liveness {
 };
 
 struct shard {
-    struct shard_options options; /* spans and pointers in it are not to be used after shard_new */
-    struct alloc alloc;           /* everything but rows */
+    struct shard_options
+        options;        /* spans and pointers in it are not to be used after shard_new, but for `about` */
+    struct alloc alloc; /* everything but rows */
     struct alloc_cache alloc_cache;
     struct alloc row_alloc;
     struct alloc local_alloc; /* messages between shards: never lost, so without a budget; bounded by what the
@@ -277,6 +311,7 @@ struct shard {
     bool turn_ended; /* what was gathered has been given out: clear it at the next step */
     struct shard_counters counters;
     struct metrics metrics;
+    struct watch watch;
     struct node_facts facts;
 
     struct ring *ring;
@@ -411,6 +446,8 @@ void peers_turn_begin(struct shard *shard);
 struct peer *peer_of_node(struct shard *shard, uint64_t node);
 struct peer *peer_of_index(struct shard *shard, uint16_t index);
 bool node_reachable(struct shard *shard, uint16_t index);
+/* How many outgoing connections stand. */
+uint32_t peers_connected(const struct shard *shard);
 /* Usually it is well, but it is asked only where nobody else can answer. */
 bool node_suspect(struct shard *shard, uint16_t index);
 /* Where to append a frame for this node; NULL when it is unreachable or has too much waiting. */
@@ -532,13 +569,11 @@ void describe_status_json(struct shard *shard, const struct pending *pending, st
 const struct client_map *describe_client_map(struct shard *shard);
 
 /* info.c */
-void info_text(struct shard *shard, const struct pending *pending, struct buf *text);
+void info_text(struct shard *shard, struct pending *pending, struct buf *text);
 void info_ask(struct shard *shard, struct pending *pending);
 void info_stats_ask(struct shard *shard, const struct frame *frame);
 void info_stats(struct shard *shard, const struct frame *frame);
-uint8_t info_sections(const struct command *command);
-void info_config_get(struct shard *shard, const struct command *command, uint8_t proto, struct buf *reply);
-void info_client(struct shard *shard, const struct client *client, struct buf *text);
+uint16_t info_sections(const struct command *command);
 
 #define TICKET_PART_BITS 20
 _Static_assert(COMMAND_ARGUMENTS_MAX >> TICKET_PART_BITS <= 1, "a part's number fits its ticket");
