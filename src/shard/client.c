@@ -172,7 +172,9 @@ static void keep_arguments(struct shard *shard, struct client *client, struct pe
     if (!before &&
         (list_empty(&client->pending) || client->pending.prev != &pending->in_order || pending->done))
         return;
-    slowlog_keep(shard, pending, argc, argv);
+    /* Of one that changed the bounds they may be kept already. */
+    if (pending->arguments == NULL)
+        slowlog_keep(shard, pending, argc, argv);
 }
 
 static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)

@@ -62,8 +62,8 @@ static void list_ids(struct shard *shard, const struct command *command, struct 
 {
     for (uint32_t i = 3; i < command->argc; i++) {
         int64_t id = 0;
-        if (span_parse_i64(command->argv[i], &id) != STATUS_OK)
-            continue;
+        if (span_parse_i64(command->argv[i], &id) != STATUS_OK || id <= 0)
+            continue; /* nobody's */
         const struct client *client = map_get(&shard->clients, (uint64_t)id);
         if (client != NULL)
             client_line(shard, client, body);
@@ -185,7 +185,7 @@ static void reply_tracking(const struct client *client, struct buf *reply)
     resp_reply_text(reply, "redirect");
     resp_reply_integer(reply, -1);
     resp_reply_text(reply, "prefixes");
-    resp_reply_set(reply, client->proto, 0);
+    resp_reply_array(reply, 0);
 }
 
 /* ON answers; OFF and SKIP do not. A SKIP after OFF changes nothing. */
