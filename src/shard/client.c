@@ -67,12 +67,9 @@ static struct pending *pending_new(struct shard *shard, struct client *client)
     return pending;
 }
 
-void pending_free(struct shard *shard, struct pending *pending)
+/* What most commands do not have. */
+static void free_kept(struct shard *shard, struct pending *pending)
 {
-    struct pending *taken = map_take(&shard->pendings, pending->id);
-    assert(taken == pending);
-    list_remove(&pending->in_order);
-    shard->forwarded_bytes -= pending->forwarded_bytes;
     for (uint32_t i = 0; pending->parts != NULL && i < pending->parts_total; i++)
         alloc_put(&shard->alloc, pending->parts[i].value, pending->parts[i].size);
     alloc_put(&shard->alloc, pending->parts, pending->parts_total * sizeof *pending->parts);
@@ -81,6 +78,17 @@ void pending_free(struct shard *shard, struct pending *pending)
     alloc_put(&shard->alloc, pending->arguments, pending->arguments_size);
     healing_free(shard, pending->healing);
     gathering_free(shard, pending->gathering);
+}
+
+void pending_free(struct shard *shard, struct pending *pending)
+{
+    struct pending *taken = map_take(&shard->pendings, pending->id);
+    assert(taken == pending);
+    list_remove(&pending->in_order);
+    shard->forwarded_bytes -= pending->forwarded_bytes;
+    if (pending->parts != NULL || pending->stats != NULL || pending->trace != NULL ||
+        pending->arguments != NULL || pending->healing != NULL || pending->gathering != NULL)
+        free_kept(shard, pending);
     buf_free(&pending->reply);
     alloc_put(&shard->alloc, pending, sizeof *pending);
 }

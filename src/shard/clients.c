@@ -25,10 +25,7 @@ static void put_flags(const struct client *client, struct buf *text)
 
 static void put_last_command(const struct client *client, struct buf *text)
 {
-    uint32_t index = client->last_subcommand != SUBCOMMAND_NONE
-                         ? (uint32_t)COMMAND_ID_END + (uint32_t)client->last_subcommand
-                         : (uint32_t)client->last_command;
-    if (!watch_command_name(index, text))
+    if (!watch_command_name(client->last_row, text))
         buf_append_text(text, "NULL");
 }
 

@@ -252,9 +252,8 @@ void execute(struct shard *shard, struct client *client, struct pending *pending
              const struct command *command)
 {
     pending->command = command->id;
-    pending->subcommand = command->subcommand;
-    client->last_command = command->id;
-    client->last_subcommand = command->subcommand;
+    pending->row = watch_row(command->id, command->subcommand);
+    client->last_row = pending->row;
     pending->http_head = command->head;
     if (command->operation != 0) {
         operate(shard, client, pending, command);

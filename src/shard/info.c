@@ -230,8 +230,8 @@ static void put_stats(struct info *info)
     put_kibps(info, "instantaneous_output_kbps", figures->bytes_out_rate);
     put_number(info, "rejected_connections", figures->refused_connections);
     put_number(info, "evicted_keys", 0);
-    put_number(info, "keyspace_hits", figures->found);
-    put_number(info, "keyspace_misses", figures->missed);
+    put_number(info, "keyspace_hits", figures->reads[1]);
+    put_number(info, "keyspace_misses", figures->reads[0]);
     put_number(info, "total_error_replies", errors);
     put_number(info, "rondo_requests_done", stats->requests_done);
     put_number(info, "rondo_requests_not_applied", stats->requests_not_applied);
@@ -272,15 +272,16 @@ static void put_commandstats(struct info *info)
     buf_init(&name, info->text->alloc);
     for (uint32_t i = 0; i < WATCH_COMMANDS; i++) {
         const struct command_figures *command = &info->figures->command[i];
+        uint64_t calls = watch_calls(command);
         buf_clear(&name);
-        if ((command->calls == 0 && command->rejected == 0) || !watch_command_name(i, &name))
+        if ((calls == 0 && command->rejected == 0) || !watch_command_name(i, &name))
             continue;
         buf_append_format(info->text,
                           "cmdstat_%.*s:calls=%" PRIu64 ",usec=%" PRIu64
                           ",usec_per_call=%.2f,rejected_calls=%" PRIu64 ",failed_calls=%" PRIu64 "\r\n",
-                          (int)name.size, (const char *)name.data, command->calls, command->us,
-                          command->calls == 0 ? 0.0 : (double)command->us / (double)command->calls,
-                          command->rejected, command->failed);
+                          (int)name.size, (const char *)name.data, calls, command->us,
+                          calls == 0 ? 0.0 : (double)command->us / (double)calls, command->rejected,
+                          command->failed);
     }
     info->text->failed |= name.failed;
     buf_free(&name);

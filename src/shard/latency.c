@@ -276,7 +276,7 @@ static void reply_buckets(const struct command_figures *figures, uint8_t proto, 
     for (uint32_t k = 0; k < WATCH_BUCKETS; k++)
         pairs += figures->took[k] > 0;
     resp_reply_text(reply, "calls");
-    resp_reply_integer(reply, (int64_t)figures->calls);
+    resp_reply_integer(reply, (int64_t)watch_calls(figures));
     resp_reply_text(reply, "histogram_usec");
     resp_reply_map(reply, proto, pairs);
     for (uint32_t k = 0; k < WATCH_BUCKETS; k++) {
@@ -298,7 +298,7 @@ void latency_histogram(const struct watch_figures *figures, const struct command
     buf_init(&rows, reply->alloc);
     for (uint32_t i = 0; i < WATCH_COMMANDS; i++) {
         buf_clear(&name);
-        if (figures->command[i].calls == 0 || !watch_command_name(i, &name) ||
+        if (watch_calls(&figures->command[i]) == 0 || !watch_command_name(i, &name) ||
             !asked_for(command, buf_span(&name)))
             continue;
         commands++;

@@ -33,10 +33,8 @@ void metrics_result(struct shard *shard, enum operation_kind kind, uint8_t asked
     shard->metrics.requests[kind - 1][result->outcome - 1][consistency_index(asked)]++;
     if (result->outcome == OUTCOME_DONE) {
         counters->requests_done++;
-        if (kind == OPERATION_GET) {
-            shard->watch.figures.found += result->found;
-            shard->watch.figures.missed += !result->found;
-        }
+        if (kind == OPERATION_GET)
+            shard->watch.figures.reads[result->found]++;
         return;
     }
     if (result->outcome == OUTCOME_UNKNOWN)

@@ -214,7 +214,7 @@ struct pending {
     uint64_t begun_us;     /* when it was read */
     struct client *client; /* NULL once it has gone */
     enum command_id command;
-    enum subcommand_id subcommand;
+    uint16_t row;      /* where it is counted (watch.h) */
     uint16_t sections; /* INFO: which */
     uint8_t proto;
     bool silent; /* CLIENT REPLY: the client hears nothing of it */
@@ -266,8 +266,7 @@ struct client {
     size_t unread; /* of what it sent: the beginning of a command, or commands that wait for their turn */
     size_t unsent; /* of what it was answered, as the world last told */
     enum silence silence;
-    enum command_id last_command;
-    enum subcommand_id last_subcommand;
+    uint16_t last_row; /* of its last command: watch_command_name() */
     int descriptor;
     bool no_evict;
     bool no_touch;
@@ -402,6 +401,17 @@ static inline bool memory_short(const struct shard *shard)
 {
     size_t kept = shard->alloc.budget_bytes / MEMORY_SHORT_DIVISOR;
     return shard->alloc.used_bytes > shard->alloc.budget_bytes - kept;
+}
+
+/* A command was answered: `pending` has its reply. */
+static inline void watch_answered(struct shard *shard, struct pending *pending)
+{
+    uint64_t took_us = shard->now.mono_us - pending->begun_us;
+    bool error = pending->reply.size > 0 && pending->reply.data[0] == '-';
+    if (took_us == 0 && !error && shard->watch.slow_us > 0)
+        shard->watch.figures.command[pending->row].took[0]++;
+    else
+        watch_answered_late(shard, pending, took_us);
 }
 
 /* effects.c */

@@ -38,11 +38,6 @@ void watch_free(struct shard *shard)
 
 /* ---- counting ------------------------------------------------------------------------------------------- */
 
-static uint32_t command_index(enum command_id id, enum subcommand_id subcommand)
-{
-    return subcommand == SUBCOMMAND_NONE ? (uint32_t)id : (uint32_t)COMMAND_ID_END + (uint32_t)subcommand;
-}
-
 static void count_error(struct shard *shard, struct span reply)
 {
     uint32_t index = 0;
@@ -55,36 +50,36 @@ static void count_error(struct shard *shard, struct span reply)
     shard->watch.figures.errors[index]++;
 }
 
-static void answered_late(struct shard *shard, const struct pending *pending, uint64_t took_us)
-{
-    const struct watch *watch = &shard->watch;
-    if (took_us >= watch->event_us)
-        latency_note(shard, WATCH_COMMAND, took_us);
-    if (!watch->bounds.log_off && took_us >= watch->bounds.slower_us)
-        slowlog_add(shard, pending, took_us);
-}
-
-void watch_answered(struct shard *shard, struct pending *pending)
+void watch_answered_late(struct shard *shard, struct pending *pending, uint64_t took_us)
 {
     struct watch *watch = &shard->watch;
-    uint64_t took_us = shard->now.mono_us - pending->begun_us;
     uint32_t bucket = took_us == 0 ? 0 : 64u - (uint32_t)__builtin_clzll(took_us);
-    struct command_figures *figures =
-        &watch->figures.command[command_index(pending->command, pending->subcommand)];
-    figures->calls++;
+    struct command_figures *figures = &watch->figures.command[pending->row];
     figures->us += took_us;
     figures->took[bucket < WATCH_BUCKETS ? bucket : WATCH_BUCKETS - 1]++;
     if (pending->reply.size > 0 && pending->reply.data[0] == '-') {
         figures->failed++;
         count_error(shard, buf_span(&pending->reply));
     }
-    if (took_us >= watch->slow_us)
-        answered_late(shard, pending, took_us);
+    if (took_us < watch->slow_us)
+        return;
+    if (took_us >= watch->event_us)
+        latency_note(shard, WATCH_COMMAND, took_us);
+    if (!watch->bounds.log_off && took_us >= watch->bounds.slower_us)
+        slowlog_add(shard, pending, took_us);
+}
+
+uint64_t watch_calls(const struct command_figures *command)
+{
+    uint64_t calls = 0;
+    for (uint32_t i = 0; i < WATCH_BUCKETS; i++)
+        calls += command->took[i];
+    return calls;
 }
 
 void watch_rejected(struct shard *shard, const struct command *command)
 {
-    shard->watch.figures.command[command_index(command->id, command->subcommand)].rejected++;
+    shard->watch.figures.command[watch_row(command->id, command->subcommand)].rejected++;
 }
 
 void watch_tick(struct shard *shard)
@@ -142,7 +137,7 @@ const char *watch_error_name(uint32_t index)
     X(commands)            \
     X(connections)         \
     X(refused_connections) \
-    X(bytes_in) X(bytes_out) X(found) X(missed) X(commands_rate) X(bytes_in_rate) X(bytes_out_rate)
+    X(bytes_in) X(bytes_out) X(reads[0]) X(reads[1]) X(commands_rate) X(bytes_in_rate) X(bytes_out_rate)
 
 static uint64_t rate(uint64_t now, uint64_t before, uint64_t time_us)
 {
@@ -166,7 +161,7 @@ static void find_rates(const struct watch *watch, struct watch_figures *figures)
 /* Whether a row has anything to say. */
 static bool command_used(const struct command_figures *figures)
 {
-    return figures->calls > 0 || figures->rejected > 0;
+    return watch_calls(figures) > 0 || figures->rejected > 0;
 }
 
 void watch_figures_put(struct shard *shard, struct buf *body)
@@ -185,7 +180,6 @@ void watch_figures_put(struct shard *shard, struct buf *body)
         if (!command_used(command))
             continue;
         buf_put_u16(body, (uint16_t)i);
-        buf_put_u64(body, command->calls);
         buf_put_u64(body, command->us);
         buf_put_u64(body, command->rejected);
         buf_put_u64(body, command->failed);
@@ -205,7 +199,6 @@ void watch_figures_add(struct reader *body, struct watch_figures *sum)
         uint16_t index = reader_u16(body);
         assert(index < WATCH_COMMANDS); /* a sibling wrote it */
         struct command_figures *command = &sum->command[index];
-        command->calls += reader_u64(body);
         command->us += reader_u64(body);
         command->rejected += reader_u64(body);
         command->failed += reader_u64(body);

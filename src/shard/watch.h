@@ -1,9 +1,9 @@
 /* What a shard notes for the people who look after a node: commands by name, error replies, the slow log, and the
  * latency monitor's events.
  *
- * Every command is counted with its time, from when it was read to when its answer was ready; that costs three
- * additions and one comparison, with the least time that anybody wants to hear of. A shard notes what happened to its
- * own clients; a question to the node goes to all its shards (gather.c). */
+ * Every command is counted with its time, from when it was read to when its answer was ready: one addition for those
+ * that are answered at once, and one comparison for the others, with the least time that anybody wants to hear of. A
+ * shard notes what happened to its own clients; a question to the node goes to all its shards (gather.c). */
 #ifndef RONDO_SHARD_WATCH_H
 #define RONDO_SHARD_WATCH_H
 
@@ -28,20 +28,20 @@ enum watch_event {
 #define WATCH_BUCKETS 28u
 
 struct command_figures {
-    uint64_t calls;
-    uint64_t us;
-    uint64_t rejected; /* before they were begun */
-    uint64_t failed;   /* answered with an error */
-    uint64_t took[WATCH_BUCKETS];
+    uint64_t took[WATCH_BUCKETS]; /* calls, by their time; bucket 0 has those answered at once */
+    uint64_t us;                  /* of all of them */
+    uint64_t rejected;            /* before they were begun */
+    uint64_t failed;              /* answered with an error */
 };
 
 /* First words of error replies. X(text) */
-#define WATCH_ERRORS(X)                                                                      \
-    X("ERR")                                                                                 \
-    X("NOPROTO")                                                                             \
-    X("WRONGPASS")                                                                           \
-    X("CLUSTERDOWN") X("TRYAGAIN") X("OVERLOADED") X("UNKNOWN") X("TIMEOUT") X("CLOCK_SKEW") \
-        X("QUARANTINED") X("DISK_FULL") X("OTHER")
+#define WATCH_ERRORS(X) \
+    X("ERR")            \
+    X("NOPROTO")        \
+    X("WRONGPASS")      \
+    X("CLUSTERDOWN")    \
+    X("TRYAGAIN")       \
+    X("OVERLOADED") X("UNKNOWN") X("TIMEOUT") X("CLOCK_SKEW") X("QUARANTINED") X("DISK_FULL") X("OTHER")
 #define WATCH_ERRORS_COUNT 12u
 
 /* What is counted for INFO and can be begun anew (CONFIG RESETSTAT). */
@@ -51,8 +51,7 @@ struct watch_figures {
     uint64_t refused_connections;
     uint64_t bytes_in;
     uint64_t bytes_out;
-    uint64_t found;  /* reads of keys that there were */
-    uint64_t missed; /* and were not */
+    uint64_t reads[2]; /* of keys that there are not, and are */
     /* In a second, lately. */
     uint64_t commands_rate;
     uint64_t bytes_in_rate;
@@ -118,8 +117,16 @@ struct http_request;
 void watch_init(struct shard *shard, const struct watch_bounds *bounds);
 void watch_free(struct shard *shard);
 void watch_set(struct shard *shard, const struct watch_bounds *bounds);
-/* A command was answered: `pending` has its reply. */
-void watch_answered(struct shard *shard, struct pending *pending);
+/* Where a command is counted. */
+static inline uint16_t watch_row(enum command_id id, enum subcommand_id subcommand)
+{
+    return (uint16_t)(subcommand == SUBCOMMAND_NONE ? (unsigned)id
+                                                    : (unsigned)COMMAND_ID_END + (unsigned)subcommand);
+}
+
+/* A command was answered after took_us > 0, or with an error. watch_answered() in state.h sees to the others. */
+void watch_answered_late(struct shard *shard, struct pending *pending, uint64_t took_us);
+uint64_t watch_calls(const struct command_figures *command);
 /* A command that was known was refused before it was begun. */
 void watch_rejected(struct shard *shard, const struct command *command);
 void watch_tick(struct shard *shard);
