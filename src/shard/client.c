@@ -175,7 +175,7 @@ static void out_of_memory(struct shard *shard, struct client *client)
 static void keep_arguments(struct shard *shard, struct client *client, struct pending *pending, bool before,
                            uint32_t argc, const struct span *argv)
 {
-    if (shard->watch.slow_us == UINT64_MAX || before != (shard->watch.slow_us == 0))
+    if (shard->watch.log_us == UINT64_MAX || before != (shard->watch.log_us == 0))
         return;
     if (!before &&
         (list_empty(&client->pending) || client->pending.prev != &pending->in_order || pending->done))
@@ -199,7 +199,9 @@ static void run_resp(struct shard *shard, struct client *client, const struct re
     enum status status =
         command_parse(&limits, request->argc, request->argv, shard->now.wall_ms, &command, &error);
     if (status == STATUS_OK) {
-        keep_arguments(shard, client, pending, true, request->argc, request->argv);
+        /* They may hold a password, and never wait for anything. */
+        if (command.id != COMMAND_AUTH && command.id != COMMAND_HELLO)
+            keep_arguments(shard, client, pending, true, request->argc, request->argv);
         execute(shard, client, pending, &command);
         keep_arguments(shard, client, pending, false, request->argc, request->argv);
     } else {

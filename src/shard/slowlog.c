@@ -82,7 +82,7 @@ void slowlog_trim(struct shard *shard)
 void slowlog_add(struct shard *shard, const struct pending *pending, uint64_t took_us)
 {
     struct watch *watch = &shard->watch;
-    if (watch->bounds.entries_max == 0 || pending->arguments == NULL)
+    if (pending->arguments == NULL)
         return;
     struct slow_entry *entry = alloc_get(&shard->alloc, sizeof *entry + pending->arguments_size);
     if (entry == NULL)

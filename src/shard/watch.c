@@ -18,10 +18,8 @@ void watch_set(struct shard *shard, const struct watch_bounds *bounds)
     struct watch *watch = &shard->watch;
     watch->bounds = *bounds;
     watch->event_us = bounds->threshold_ms == 0 ? UINT64_MAX : bounds->threshold_ms * 1000u;
-    watch->slow_us = watch->event_us;
-    bool logs = !bounds->log_off && bounds->entries_max > 0;
-    if (logs && bounds->slower_us < watch->slow_us)
-        watch->slow_us = bounds->slower_us;
+    watch->log_us = bounds->log_off || bounds->entries_max == 0 ? UINT64_MAX : bounds->slower_us;
+    watch->slow_us = watch->log_us < watch->event_us ? watch->log_us : watch->event_us;
     slowlog_trim(shard);
 }
 
@@ -65,7 +63,7 @@ void watch_answered_late(struct shard *shard, struct pending *pending, uint64_t 
         return;
     if (took_us >= watch->event_us)
         latency_note(shard, WATCH_COMMAND, took_us);
-    if (!watch->bounds.log_off && took_us >= watch->bounds.slower_us)
+    if (took_us >= watch->log_us)
         slowlog_add(shard, pending, took_us);
 }
 

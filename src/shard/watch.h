@@ -93,8 +93,9 @@ struct watch_bounds {
 
 struct watch {
     struct watch_bounds bounds;
-    uint64_t slow_us;  /* a command that took so long is somebody's business; UINT64_MAX = none is */
-    uint64_t event_us; /* likewise another event */
+    uint64_t log_us;   /* a command that took so long goes to the slow log; UINT64_MAX = none does */
+    uint64_t event_us; /* likewise an event of the latency monitor, which a command is too */
+    uint64_t slow_us;  /* the lesser of the two */
     struct watch_figures figures;
     uint64_t
         commands_before; /* of shard_counters.commands, when figures were begun; likewise of node_facts */

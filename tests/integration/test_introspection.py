@@ -329,6 +329,7 @@ def test_slow_requests_of_all_shards_are_kept(shards, client):
     clients = spread(shards)
     client.config_set("slowlog-log-slower-than", 0)
     client.slowlog_reset()
+    client.execute_command("AUTH", "default", "password")
     for number, other in enumerate(clients):
         other.client_setname(f"slow-{number}")
         other.set(f"slow:{number}", "x" * 200)
@@ -337,6 +338,7 @@ def test_slow_requests_of_all_shards_are_kept(shards, client):
     entries = client.execute_command("SLOWLOG", "GET", "-1", NEVER_DECODE=True)
     raw_length = client.slowlog_len()
     assert raw_length == len(entries) == 3 * len(clients) + 1  # the RESET; not the CONFIG SET that ended it
+    assert b"AUTH" not in [entry[3][0] for entry in entries]
     typed = client.slowlog_get(128)
     assert [entry["id"] for entry in typed] == [entry[0] for entry in entries]
     assert len({entry[0] for entry in entries}) == len(entries)
