@@ -4,7 +4,7 @@
  * entry would show is kept with it, and becomes the entry if it took long. Each shard keeps the entries of its own
  * clients; the node's are the newest of them all.
  *
- * Arguments as they are kept: u32 how many there were | of each of the first: u32 its size | its first bytes (short).
+ * Arguments as they are kept: u32 how many there were | of each of the first: u32 its size | its first bytes.
  * Answers: SLOWLOG GET: entries, newest first: u64 id | u64 milliseconds since 1970 | u64 microseconds | address,
  * name, arguments (short each). SLOWLOG LEN: u64. */
 #include <assert.h>
@@ -28,27 +28,32 @@ struct slow_entry {
 
 /* ---- keeping -------------------------------------------------------------------------------------------- */
 
+static size_t bytes_shown(struct span argument)
+{
+    return argument.size < SLOWLOG_ARGUMENT_BYTES_MAX ? argument.size : SLOWLOG_ARGUMENT_BYTES_MAX;
+}
+
 void slowlog_keep(struct shard *shard, struct pending *pending, uint32_t argc, const struct span *argv)
 {
-    uint8_t bytes[SLOWLOG_BYTES_MAX];
-    uint8_t *at = bytes;
+    uint32_t shown = argc < SLOWLOG_ARGUMENTS_MAX ? argc : SLOWLOG_ARGUMENTS_MAX;
+    size_t size = 4 + 4 * (size_t)shown;
+    for (uint32_t i = 0; i < shown; i++)
+        size += bytes_shown(argv[i]);
+    assert(size <= SLOWLOG_BYTES_MAX);
+    uint8_t *at = alloc_get(&shard->alloc, size);
+    if (at == NULL)
+        return;
+    pending->arguments = at;
+    pending->arguments_size = (uint32_t)size;
     store_u32(at, argc);
     at += 4;
-    for (uint32_t i = 0; i < argc && i < SLOWLOG_ARGUMENTS_MAX; i++) {
-        size_t shown = argv[i].size;
-        if (shown > SLOWLOG_ARGUMENT_BYTES_MAX)
-            shown = SLOWLOG_ARGUMENT_BYTES_MAX;
+    for (uint32_t i = 0; i < shown; i++) {
+        size_t bytes = bytes_shown(argv[i]);
         store_u32(at, (uint32_t)argv[i].size);
-        if (shown > 0)
-            memcpy(at + 4, argv[i].data, shown);
-        at += 4 + shown;
+        if (bytes > 0)
+            memcpy(at + 4, argv[i].data, bytes);
+        at += 4 + bytes;
     }
-    size_t size = (size_t)(at - bytes);
-    pending->arguments = alloc_get(&shard->alloc, size);
-    if (pending->arguments == NULL)
-        return;
-    pending->arguments_size = (uint32_t)size;
-    memcpy(pending->arguments, bytes, size);
 }
 
 static size_t entry_bytes(const struct slow_entry *entry)
