@@ -181,7 +181,7 @@ static void keep_arguments(struct shard *shard, struct client *client, struct pe
         (list_empty(&client->pending) || client->pending.prev != &pending->in_order || pending->done))
         return;
     /* Of one that changed the bounds they may be kept already. */
-    if (pending->arguments == NULL)
+    if (pending->arguments == NULL && (before || !slowlog_plain(pending, argc)))
         slowlog_keep(shard, pending, argc, argv);
 }
 

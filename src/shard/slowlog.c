@@ -1,8 +1,9 @@
 /* The slow log: commands that took long, from when they were read to when their answers were ready.
  *
  * The arguments of a command are gone once it was begun, so of one that waits for replicas, the log or the disk what an
- * entry would show is kept with it, and becomes the entry if it took long. Each shard keeps the entries of its own
- * clients; the node's are the newest of them all.
+ * entry would show is kept with it, and becomes the entry if it took long; but for a plain GET or SET that this shard
+ * coordinates, which has key and value for itself. Each shard keeps the entries of its own clients; the node's are the
+ * newest of them all.
  *
  * Arguments as they are kept: u32 how many there were | of each of the first: u32 its size | its first bytes.
  * Answers: SLOWLOG GET: entries, newest first: u64 id | u64 milliseconds since 1970 | u64 microseconds | address,
@@ -54,6 +55,26 @@ void slowlog_keep(struct shard *shard, struct pending *pending, uint32_t argc, c
             memcpy(at + 4, argv[i].data, bytes);
         at += 4 + bytes;
     }
+}
+
+bool slowlog_plain(const struct pending *pending, uint32_t argc)
+{
+    if (pending->traced || pending->http || pending->forwarded_bytes > 0)
+        return false;
+    return (pending->command == COMMAND_SET && argc == 3) || (pending->command == COMMAND_GET && argc == 2);
+}
+
+void slowlog_request(struct shard *shard, const struct request *request)
+{
+    if (request->origin.sibling)
+        return;
+    struct pending *pending = map_get(&shard->pendings, request->origin.ticket >> TICKET_PART_BITS);
+    uint32_t argc = request->kind == OPERATION_PUT ? 3 : 2;
+    assert(pending != NULL); /* it outlives its parts */
+    if (pending->arguments != NULL || !slowlog_plain(pending, argc))
+        return;
+    const struct span argv[] = {span_of_text(argc == 3 ? "SET" : "GET"), request->key, request->value};
+    slowlog_keep(shard, pending, argc, argv);
 }
 
 static size_t entry_bytes(const struct slow_entry *entry)
