@@ -170,19 +170,14 @@ static void out_of_memory(struct shard *shard, struct client *client)
     client_touched(shard, client);
 }
 
-/* Keeps the arguments of a command that waits for something, as it may become slow; of one that is answered at once
- * only if every command is to be logged, and then `before` it. */
-static void keep_arguments(struct shard *shard, struct client *client, struct pending *pending, bool before,
-                           uint32_t argc, const struct span *argv)
+/* Whether a command that was carried out waits for something, so that its arguments must be kept in case it becomes
+ * slow. Where every command is logged they were kept before, as those of one that changes the bounds may have been. */
+static inline bool may_become_slow(const struct shard *shard, const struct client *client,
+                                   const struct pending *pending, uint32_t argc)
 {
-    if (shard->watch.log_us == UINT64_MAX || before != (shard->watch.log_us == 0))
-        return;
-    if (!before &&
-        (list_empty(&client->pending) || client->pending.prev != &pending->in_order || pending->done))
-        return;
-    /* Of one that changed the bounds they may be kept already. */
-    if (pending->arguments == NULL && (before || !slowlog_plain(pending, argc)))
-        slowlog_keep(shard, pending, argc, argv);
+    uint64_t log_us = shard->watch.log_us;
+    return log_us != UINT64_MAX && log_us != 0 && client->pending.prev == &pending->in_order &&
+           !pending->done && !slowlog_plain(pending, argc) && pending->arguments == NULL;
 }
 
 static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)
@@ -199,11 +194,12 @@ static void run_resp(struct shard *shard, struct client *client, const struct re
     enum status status =
         command_parse(&limits, request->argc, request->argv, shard->now.wall_ms, &command, &error);
     if (status == STATUS_OK) {
-        /* They may hold a password, and never wait for anything. */
-        if (command.id != COMMAND_AUTH && command.id != COMMAND_HELLO)
-            keep_arguments(shard, client, pending, true, request->argc, request->argv);
+        /* AUTH and HELLO may hold a password, and never wait for anything. */
+        if (shard->watch.log_us == 0 && command.id != COMMAND_AUTH && command.id != COMMAND_HELLO)
+            slowlog_keep(shard, pending, request->argc, request->argv);
         execute(shard, client, pending, &command);
-        keep_arguments(shard, client, pending, false, request->argc, request->argv);
+        if (may_become_slow(shard, client, pending, request->argc))
+            slowlog_keep(shard, pending, request->argc, request->argv);
     } else {
         watch_rejected(shard, &command);
         pending->reply.failed = error.failed;
@@ -354,9 +350,11 @@ static void run_http(struct shard *shard, struct client *client)
     enum status status = http_command(&limits, request, shard->now.wall_ms, &command, &refusal, &error);
     if (status == STATUS_OK) {
         const struct span argv[] = {request->method_text, request->target};
-        keep_arguments(shard, client, pending, true, 2, argv);
+        if (shard->watch.log_us == 0)
+            slowlog_keep(shard, pending, 2, argv);
         execute(shard, client, pending, &command);
-        keep_arguments(shard, client, pending, false, 2, argv);
+        if (may_become_slow(shard, client, pending, 2))
+            slowlog_keep(shard, pending, 2, argv);
     } else {
         pending->reply.failed = error.failed;
         reply_http_refusal(pending, &refusal, status, buf_span(&error));

@@ -57,13 +57,6 @@ void slowlog_keep(struct shard *shard, struct pending *pending, uint32_t argc, c
     }
 }
 
-bool slowlog_plain(const struct pending *pending, uint32_t argc)
-{
-    if (pending->traced || pending->http || pending->forwarded_bytes > 0)
-        return false;
-    return (pending->command == COMMAND_SET && argc == 3) || (pending->command == COMMAND_GET && argc == 2);
-}
-
 void slowlog_request(struct shard *shard, const struct request *request)
 {
     if (request->origin.sibling)

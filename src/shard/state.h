@@ -414,6 +414,15 @@ static inline void watch_answered(struct shard *shard, struct pending *pending)
         watch_answered_late(shard, pending, took_us);
 }
 
+/* A plain GET or SET that this shard coordinates: its request has all that it said, so that the slow log need not keep
+ * it. */
+static inline bool slowlog_plain(const struct pending *pending, uint32_t argc)
+{
+    bool plain =
+        (pending->command == COMMAND_SET && argc == 3) || (pending->command == COMMAND_GET && argc == 2);
+    return plain && !pending->traced && !pending->http && pending->forwarded_bytes == 0;
+}
+
 /* effects.c */
 void say(struct shard *shard, enum say_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -150,9 +150,7 @@ void latency_histogram(const struct watch_figures *figures, const struct command
 /* slowlog.c */
 /* Keeps of a command what an entry would show, in case it takes long. Without memory it is not kept. */
 void slowlog_keep(struct shard *shard, struct pending *pending, uint32_t argc, const struct span *argv);
-/* A plain GET or SET that this shard coordinates need not be kept: its request has all that it said. */
-bool slowlog_plain(const struct pending *pending, uint32_t argc);
-/* Such a request took long: keeps it after all. */
+/* The request of a plain GET or SET (slowlog_plain() in state.h) took long: keeps it after all. */
 void slowlog_request(struct shard *shard, const struct request *request);
 void slowlog_add(struct shard *shard, const struct pending *pending, uint64_t took_us);
 void slowlog_trim(struct shard *shard);
