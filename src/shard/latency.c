@@ -259,6 +259,8 @@ void latency_reply(struct shard *shard, struct pending *pending, const struct co
 /* "client|list" by its own name, or by its container's. */
 static bool asked_for(const struct command *command, struct span name)
 {
+    if (name.size == 0)
+        return false; /* there was no memory for it */
     const uint8_t *bar = memchr(name.data, '|', name.size);
     size_t container = bar == NULL ? name.size : (size_t)(bar - name.data);
     char text[64];
