@@ -71,6 +71,9 @@ static void perform(struct world *world, struct sim_node *node, uint16_t shard, 
     case EFFECT_CLIENT_SEND:
         client_from_server(world, effect);
         break;
+    case EFFECT_CLIENT_DROP:
+        assert(0 && "no client here ends another");
+        break;
     case EFFECT_CLIENT_RESUME:
         client_resumed(world, effect->client);
         break;

@@ -91,6 +91,27 @@
 #define TRACE_BYTES_MAX 4096u
 #define ADDRESS_BYTES_MAX 272
 
+/* Arguments of a command that goes to all shards of a node (CLIENT KILL's filters, CLIENT LIST's ids). Each shard gets
+ * a copy of them. */
+#define QUESTION_ARGUMENTS_MAX 1024u
+#define QUESTION_BYTES_MAX (64u << 10)
+
+/* An entry of the slow log shows as much of a command as Redis does. */
+#define SLOWLOG_ARGUMENTS_MAX 32u
+#define SLOWLOG_ARGUMENT_BYTES_MAX 128u
+#define SLOWLOG_BYTES_MAX (4u + SLOWLOG_ARGUMENTS_MAX * (4u + SLOWLOG_ARGUMENT_BYTES_MAX))
+
+/* Entries of the slow log; with little memory the oldest go earlier: a shard's take at most this part of what it has
+ * for everything but rows. */
+#define SLOWLOG_ENTRIES_MAX (64u << 10)
+#define SLOWLOG_DIVISOR 32u
+
+/* Times that are kept of each event of the latency monitor, as in Redis. */
+#define LATENCY_SAMPLES_MAX 160u
+
+/* "host:port" of a connection; the longest is that of an IPv6 address with a scope. */
+#define CLIENT_ADDRESS_BYTES_MAX 72u
+
 _Static_assert(SLOTS_COUNT % SLOT_STRIDE == 0, "each interleaved ring has the same number of positions");
 _Static_assert(VALUE_BYTES_MAX_DEFAULT <= VALUE_BYTES_MAX_HARD, "the default value limit is allowed");
 _Static_assert(KEY_BYTES_MAX_DEFAULT <= KEY_BYTES_MAX_HARD, "the default key limit is allowed");

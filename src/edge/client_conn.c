@@ -1,7 +1,9 @@
 /* Client connections. */
 #include "edge/client_conn.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "edge/loop.h"
@@ -322,6 +324,15 @@ void client_conn_resume(struct loop *loop, uint64_t id)
     conn_settle_later(&client->conn);
 }
 
+void client_conn_drop(struct loop *loop, uint64_t id)
+{
+    struct client_conn *client = client_conn_find(loop, id);
+    if (client == NULL || client->state == CLIENT_GONE)
+        return;
+    conn_fail(&client->conn, "somebody ended it");
+    conn_drop_output(&client->conn);
+}
+
 /* ---- life ----------------------------------------------------------------------------------------------- */
 
 static const struct conn_handler handler = {
@@ -365,6 +376,42 @@ static bool admit(struct loop *loop, struct client_conn *client)
     return false;
 }
 
+/* "host:port", or nothing where the socket is gone already. */
+static struct span address_text(const struct sockaddr_storage *address, char text[CLIENT_ADDRESS_BYTES_MAX])
+{
+    char host[INET6_ADDRSTRLEN];
+    const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)address;
+    const struct sockaddr_in *four = (const struct sockaddr_in *)address;
+    int size = 0;
+    if (address->ss_family == AF_INET6 && uv_ip6_name(six, host, sizeof host) == 0)
+        size = snprintf(text, CLIENT_ADDRESS_BYTES_MAX, "[%s]:%u", host, ntohs(six->sin6_port));
+    else if (address->ss_family == AF_INET && uv_ip4_name(four, host, sizeof host) == 0)
+        size = snprintf(text, CLIENT_ADDRESS_BYTES_MAX, "%s:%u", host, ntohs(four->sin_port));
+    return span_of(text, size > 0 ? (size_t)size : 0);
+}
+
+static void tell_opened(struct client_conn *client)
+{
+    struct sockaddr_storage address = {0};
+    struct sockaddr_storage local = {0};
+    char address_room[CLIENT_ADDRESS_BYTES_MAX];
+    char local_room[CLIENT_ADDRESS_BYTES_MAX];
+    int size = sizeof address;
+    int descriptor = -1;
+    (void)uv_tcp_getpeername(&client->conn.tcp, (struct sockaddr *)&address, &size);
+    size = sizeof local;
+    (void)uv_tcp_getsockname(&client->conn.tcp, (struct sockaddr *)&local, &size);
+    (void)uv_fileno((uv_handle_t *)&client->conn.tcp, &descriptor);
+    const struct client_origin origin = {
+        .address = address_text(&address, address_room),
+        .local = address_text(&local, local_room),
+        .descriptor = descriptor,
+    };
+    struct event event = {
+        .kind = EVENT_CLIENT_OPEN, .client = client->id, .protocol = client->protocol, .origin = &origin};
+    loop_step(client->loop, &event);
+}
+
 void client_conn_accept(struct loop *loop, uv_stream_t *listener, enum client_protocol protocol)
 {
     struct client_conn *client = alloc_get_zeroed(&loop->alloc, sizeof *client);
@@ -395,8 +442,7 @@ void client_conn_accept(struct loop *loop, uv_stream_t *listener, enum client_pr
     }
     uv_tcp_nodelay(&client->conn.tcp, 1);
     uv_tcp_keepalive(&client->conn.tcp, 1, 60);
-    struct event event = {.kind = EVENT_CLIENT_OPEN, .client = client->id, .protocol = protocol};
-    loop_step(loop, &event);
+    tell_opened(client);
     conn_start(&client->conn);
 }
 

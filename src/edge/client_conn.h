@@ -8,6 +8,7 @@
  *    answered (the shard says so: "idle") and every answer written. No command lasts longer than its timeout, so who
  *    has heard nothing for the request timeout and CLIENT_ANSWER_MARGIN_MS more waits in vain; output in the way of
  *    that may take CLIENT_DRAIN_MS;
+ *  - somebody ends it (CLIENT KILL): at once, with what was not sent;
  *  - it is too slow or idle for too long (edge/client_watch.h);
  *  - its unsent answers are past their bound, or there is no memory for answers and it holds the most of it;
  *  - anything else that fails ends it at once. */
@@ -80,6 +81,9 @@ void client_conns_turn_ended(struct loop *loop);
 
 /* EFFECT_CLIENT_RESUME: reads on, and passes what was kept again. */
 void client_conn_resume(struct loop *loop, uint64_t id);
+
+/* EFFECT_CLIENT_DROP. Nothing happens if the client is gone. */
+void client_conn_drop(struct loop *loop, uint64_t id);
 
 /* LOOP_TIMER_CLIENT. */
 void client_conn_timer(struct client_conn *client);

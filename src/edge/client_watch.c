@@ -132,10 +132,22 @@ static void look_at_input(struct client_conn *client, const struct client_limits
     }
 }
 
+/* Whoever lists clients hears how much of their answers waits: most have nothing, and cost nothing. */
+static void tell_unsent(struct client_conn *client)
+{
+    size_t unsent = conn_output_bytes(&client->conn);
+    if (unsent == client->seen.told || client->told_closed)
+        return;
+    client->seen.told = unsent;
+    struct event event = {.kind = EVENT_CLIENT_UNSENT, .client = client->id, .sequence = unsent};
+    loop_step(client->loop, &event);
+}
+
 static void look(struct client_conn *client, const struct client_limits *limits, uint64_t now_us)
 {
     if (client->state == CLIENT_GONE || client->conn.failure != NULL)
         return;
+    tell_unsent(client);
     look_at_output(client, limits, now_us);
     if (client->conn.failure == NULL)
         look_at_input(client, limits, now_us);

@@ -58,6 +58,7 @@ struct client_seen {
     uint64_t request_received; /* what the connection had received then */
     uint64_t taken_us;         /* the last byte of its answers was taken, or nothing waited */
     uint64_t taken;
+    size_t told; /* of its unsent output, to the shard */
 };
 
 struct loop;

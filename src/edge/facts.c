@@ -8,13 +8,9 @@
 
 #include "edge/loop.h"
 
-static uint64_t processor_us(void)
+static uint64_t time_us(const struct timeval *time)
 {
-    struct rusage usage;
-    if (getrusage(RUSAGE_SELF, &usage) != 0)
-        return 0;
-    return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000u +
-           (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+    return (uint64_t)time->tv_sec * 1000000u + (uint64_t)time->tv_usec;
 }
 
 static uint64_t resident_bytes(void)
@@ -42,6 +38,8 @@ static void find_facts(uv_work_t *work)
     uint64_t buffers = 0;
     for (uint16_t i = 0; i < shared->shards; i++)
         buffers += atomic_load_explicit(&shared->loops[i].buffer_bytes, memory_order_relaxed);
+    struct rusage usage = {0};
+    (void)getrusage(RUSAGE_SELF, &usage);
     bool sized = statvfs(shared->dir->path, &disk) == 0;
     loop->facts.found = (struct node_facts){
         .cold_bytes = cold.table_bytes,
@@ -58,7 +56,8 @@ static void find_facts(uv_work_t *work)
         .buffer_bytes = buffers,
         .buffer_bytes_max = loop->pool.alloc.budget_bytes * shared->shards,
         .resident_bytes = resident_bytes(),
-        .cpu_us = processor_us(),
+        .cpu_us = time_us(&usage.ru_utime) + time_us(&usage.ru_stime),
+        .cpu_system_us = time_us(&usage.ru_stime),
     };
 }
 

@@ -151,6 +151,21 @@ static void write_log(struct loop *loop)
         loop_step(loop, &event);
 }
 
+/* Whether this iteration took so long that somebody wants to know; costs a clock reading only then. */
+static void tell_slow_turn(struct loop *loop)
+{
+    uint64_t slow_us = shard_slow_turn_us(loop->shard);
+    if (slow_us == UINT64_MAX || !loop->now_read)
+        return;
+    uint64_t took_us = clock_read().mono_us - loop->now.mono_us;
+    if (took_us < slow_us)
+        return;
+    bool stepped = loop->stepped;
+    struct event event = {.kind = EVENT_TURN_TOOK, .sequence = took_us};
+    loop_step(loop, &event);
+    loop->stepped = stepped; /* nothing was given out that a turn would have to end for */
+}
+
 static void end_turn(struct loop *loop)
 {
     bool again = loop->stepped || !list_empty(&loop->pool.unsettled);
@@ -166,6 +181,7 @@ static void end_turn(struct loop *loop)
         again = loop->stepped;
     }
     if (!loop->closing) {
+        tell_slow_turn(loop);
         work_submit(loop);
         tell_idle(loop);
         arm_timer(loop);

@@ -96,6 +96,8 @@ static enum status make_shards(struct node *node)
             .now = clock_read(),
             .started_wall_ms = options->started_wall_ms,
             .process_id = (uint32_t)getpid(),
+            .about = options->about,
+            .watch = options->watch,
         };
         node->shards[i] = shard_new(&shard_options);
         if (node->shards[i] == NULL) {

@@ -35,6 +35,8 @@ struct node_options {
     bool blind_writes;
     struct say_sink say;
     uint64_t started_wall_ms;
+    struct node_about about; /* its texts outlive node_run */
+    struct watch_bounds watch;
     uint64_t seed; /* of the shards' random generators; from the operating system */
     /* From data_dir_open; the caller closes it afterwards with clean = (the answer was OK). */
     struct data_dir *dir;

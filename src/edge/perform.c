@@ -20,6 +20,9 @@ static void perform_effect(struct loop *loop, const struct effect *effect)
     case EFFECT_CLIENT_SEND:
         client_conn_send(loop, effect);
         return;
+    case EFFECT_CLIENT_DROP:
+        client_conn_drop(loop, effect->client);
+        return;
     case EFFECT_CLIENT_RESUME:
         client_conn_resume(loop, effect->client);
         return;

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 
+#include "proto/command_admin.h"
 #include "proto/command_fields.h"
 
 /* Redis shows this many bytes of an unknown command, and of its arguments together. */
@@ -85,6 +86,9 @@ static enum status command_unknown(uint32_t argc, const struct span *argv, struc
             buf_append_text(error, atomic_text);
         else if (refusal == COMMAND_REFUSAL_TYPE)
             buf_append_text(error, " works on a data type that Rondo does not have: values are opaque bytes");
+        else if (refusal == COMMAND_REFUSAL_DEBUG)
+            buf_append_text(error,
+                            " makes a server stop or misbehave for tests of it, which Rondo does not offer");
         else
             buf_append_text(error,
                             " needs several steps to take effect as one, which Rondo does not offer yet:"
@@ -375,18 +379,9 @@ static enum status parse_expire(struct parse *parse)
 
 /* ---- commands without keys ------------------------------------------------------------------------------ */
 
-static bool name_plain(struct span name)
-{
-    for (size_t i = 0; i < name.size; i++) {
-        if (name.data[i] < '!' || name.data[i] > '~')
-            return false;
-    }
-    return true;
-}
-
 static enum status parse_name(struct parse *parse, struct span name)
 {
-    if (!name_plain(name))
+    if (!command_name_plain(name))
         return refuse(parse, "ERR Client names cannot contain spaces, newlines or special characters.");
     parse->command->name = name;
     return STATUS_OK;
@@ -451,20 +446,6 @@ static enum status parse_select(struct parse *parse)
     return STATUS_OK;
 }
 
-/* jedis and others ignore an error here only if it says "unknown". */
-static enum status parse_setinfo(struct parse *parse)
-{
-    const struct command *command = parse->command;
-    if (!span_is_nocase(command->argv[2], "lib-name") && !span_is_nocase(command->argv[2], "lib-ver"))
-        return refuse_quoting(parse, "ERR unknown option '", command->argv[2],
-                              "': CLIENT SETINFO takes LIB-NAME or LIB-VER");
-    if (!name_plain(command->argv[3]))
-        return refuse(parse,
-                      "ERR unknown kind of character: CLIENT SETINFO takes no spaces, newlines or special"
-                      " characters");
-    return STATUS_OK;
-}
-
 static enum status parse_container(struct parse *parse)
 {
     struct command *command = parse->command;
@@ -484,14 +465,12 @@ static enum status parse_container(struct parse *parse)
     command->subcommand = sub->id;
     if (sub->id == SUBCOMMAND_CLIENT_SETNAME)
         return parse_name(parse, command->argv[2]);
-    if (sub->id == SUBCOMMAND_CLIENT_SETINFO)
-        return parse_setinfo(parse);
     if (sub->id == SUBCOMMAND_CLUSTER_KEYSLOT)
         command->key = command->argv[2];
     if (sub->id == SUBCOMMAND_CLUSTER_COUNTKEYSINSLOT &&
         command_slot_parse(command->argv[2], &command->slot) != STATUS_OK)
         return refuse(parse, "ERR Invalid slot");
-    return STATUS_OK;
+    return command_admin_check(command, parse->error);
 }
 
 static enum status parse_ping(struct parse *parse)
@@ -549,9 +528,11 @@ static enum status parse_command(struct parse *parse)
     case COMMAND_CLIENT:
     case COMMAND_CLUSTER:
     case COMMAND_CONFIG:
+    case COMMAND_SLOWLOG:
+    case COMMAND_LATENCY:
     case COMMAND_COMMAND:
         return parse_container(parse);
-    default: /* INFO, QUIT, DBSIZE, READONLY, READWRITE, ASKING: their arity says it all */
+    default: /* INFO, QUIT, RESET, DBSIZE, READONLY, READWRITE, ASKING: their arity says it all */
         return STATUS_OK;
     }
 }

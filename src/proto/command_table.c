@@ -48,7 +48,7 @@ const struct command_spec *command_find(struct span name)
     case 4:
         return find_between(name, COMMAND_MGET, COMMAND_AUTH);
     case 5:
-        return find_between(name, COMMAND_HELLO, COMMAND_HELLO);
+        return find_between(name, COMMAND_HELLO, COMMAND_RESET);
     case 6:
         return find_between(name, COMMAND_EXISTS, COMMAND_ASKING);
     case 7:
@@ -95,12 +95,13 @@ struct refused {
 #define ATOMIC COMMAND_REFUSAL_ATOMIC
 #define TRANSACTION COMMAND_REFUSAL_TRANSACTION
 #define TYPE COMMAND_REFUSAL_TYPE
+#define DEBUG COMMAND_REFUSAL_DEBUG
 
 /* clang-format off */
 static const struct refused refused_commands[] = {
     {"append", ATOMIC}, {"bitcount", TYPE}, {"bitfield", ATOMIC}, {"bitfield_ro", TYPE}, {"bitop", TYPE},
     {"bitpos", TYPE}, {"blmove", TYPE}, {"blmpop", TYPE}, {"blpop", TYPE}, {"brpop", TYPE}, {"brpoplpush", TYPE},
-    {"bzmpop", TYPE}, {"bzpopmax", TYPE}, {"bzpopmin", TYPE}, {"copy", ATOMIC}, {"decr", ATOMIC},
+    {"bzmpop", TYPE}, {"bzpopmax", TYPE}, {"bzpopmin", TYPE}, {"copy", ATOMIC}, {"debug", DEBUG}, {"decr", ATOMIC},
     {"decrby", ATOMIC}, {"discard", TRANSACTION}, {"eval", TRANSACTION}, {"eval_ro", TRANSACTION},
     {"evalsha", TRANSACTION}, {"evalsha_ro", TRANSACTION}, {"exec", TRANSACTION}, {"fcall", TRANSACTION},
     {"fcall_ro", TRANSACTION}, {"function", TRANSACTION}, {"geoadd", TYPE}, {"geodist", TYPE}, {"geohash", TYPE},
@@ -135,6 +136,7 @@ static const struct refused refused_commands[] = {
 #undef ATOMIC
 #undef TRANSACTION
 #undef TYPE
+#undef DEBUG
 
 #define REFUSED_NAME_BYTES_MAX 32
 

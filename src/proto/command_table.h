@@ -25,6 +25,7 @@ enum command_flags {
 #define COMMAND_FLAGS_WRITE (COMMAND_FLAG_WRITE | COMMAND_FLAG_FAST)
 #define COMMAND_FLAGS_PUT (COMMAND_FLAG_WRITE | COMMAND_FLAG_DENYOOM)
 #define COMMAND_FLAGS_INTERNAL (COMMAND_FLAG_LOADING | COMMAND_FLAG_STALE)
+#define COMMAND_FLAGS_ADMIN (COMMAND_FLAGS_INTERNAL | COMMAND_FLAG_ADMIN)
 #define COMMAND_FLAGS_HELLO (COMMAND_FLAGS_CONNECTION | COMMAND_FLAG_NO_AUTH | COMMAND_FLAG_NOSCRIPT)
 
 /* X(id, name, arity, flags, key first, key last, key step, group, summary) */
@@ -43,6 +44,7 @@ enum command_flags {
     X(QUIT, "quit", -1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Closes the connection")                          \
     X(AUTH, "auth", -2, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Authenticates the connection")                   \
     X(HELLO, "hello", -1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Greets the server and chooses RESP2 or RESP3") \
+    X(RESET, "reset", 1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Puts the connection into its first state")       \
     X(EXISTS, "exists", -2, COMMAND_FLAGS_READ, 1, -1, 1, "generic", "Counts the keys that exist")                    \
     X(EXPIRE, "expire", -3, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Sets the seconds until a key expires")          \
     X(STRLEN, "strlen", 2, COMMAND_FLAGS_READ, 1, 1, 1, "string", "Returns the size of a value")                      \
@@ -54,6 +56,8 @@ enum command_flags {
     X(ASKING, "asking", 1, COMMAND_FLAG_FAST, 0, 0, 0, "cluster", "Accepted; every node serves every key")            \
     X(PERSIST, "persist", 2, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Removes the expiry of a key")                  \
     X(CLUSTER, "cluster", -2, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "cluster", "Describes the cluster")                    \
+    X(SLOWLOG, "slowlog", -2, COMMAND_FLAGS_ADMIN, 0, 0, 0, "server", "Shows the slowest requests of this node")      \
+    X(LATENCY, "latency", -2, COMMAND_FLAGS_ADMIN, 0, 0, 0, "server", "Shows what took this node long")               \
     X(COMMAND, "command", -1, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "server", "Describes the commands")                    \
     X(READONLY, "readonly", 1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "cluster", "Accepted; every replica serves reads")  \
     X(READWRITE, "readwrite", 1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "cluster", "Accepted; the opposite of READONLY")  \
@@ -90,6 +94,17 @@ enum command_id {
     X(CLIENT, CLIENT_GETNAME, "getname", 2, "Returns this connection's name")                                         \
     X(CLIENT, CLIENT_SETNAME, "setname", 3, "Names this connection")                                                  \
     X(CLIENT, CLIENT_SETINFO, "setinfo", 4, "Notes the client's library: LIB-NAME or LIB-VER")                        \
+    X(CLIENT, CLIENT_LIST, "list", -2, "Lists this node's connections: TYPE type, or ID id...")                       \
+    X(CLIENT, CLIENT_KILL, "kill", -3, "Ends connections: ADDRESS, or ID, ADDR, LADDR, TYPE, USER, MAXAGE, SKIPME")   \
+    X(CLIENT, CLIENT_REPLY, "reply", 3, "Answers commands (ON), none (OFF), or not the next one (SKIP)")              \
+    X(CLIENT, CLIENT_NO_EVICT, "no-evict", 3, "ON or OFF: accepted and shown; no client is evicted")                  \
+    X(CLIENT, CLIENT_NO_TOUCH, "no-touch", 3, "ON or OFF: accepted and shown; no key's age is kept")                  \
+    X(CLIENT, CLIENT_TRACKING, "tracking", -3, "Accepts OFF; there is no client-side caching")                        \
+    X(CLIENT, CLIENT_TRACKINGINFO, "trackinginfo", 2, "Says that keys are not tracked")                               \
+    X(CLIENT, CLIENT_GETREDIR, "getredir", 2, "Answers -1: keys are not tracked")                                     \
+    X(CLIENT, CLIENT_UNBLOCK, "unblock", -3, "Answers 0: no client is blocked by a command")                          \
+    X(CLIENT, CLIENT_PAUSE, "pause", -3, "Refused: clients of a cluster cannot be paused at one node")                \
+    X(CLIENT, CLIENT_UNPAUSE, "unpause", 2, "Accepted: no client is ever paused")                                     \
     X(CLIENT, CLIENT_HELP, "help", 2, "Prints this help")                                                             \
     X(CLUSTER, CLUSTER_SLOTS, "slots", 2, "Returns slot ranges and their nodes")                                      \
     X(CLUSTER, CLUSTER_SHARDS, "shards", 2, "Returns nodes and their slot ranges")                                    \
@@ -100,7 +115,19 @@ enum command_id {
     X(CLUSTER, CLUSTER_COUNTKEYSINSLOT, "countkeysinslot", 3, "Returns the number of keys of a slot on this node")    \
     X(CLUSTER, CLUSTER_HELP, "help", 2, "Prints this help")                                                           \
     X(CONFIG, CONFIG_GET, "get", -3, "Returns the settings whose names match a pattern")                              \
+    X(CONFIG, CONFIG_SET, "set", -4, "Sets the slow log's and the latency monitor's bounds, until the next start")    \
+    X(CONFIG, CONFIG_RESETSTAT, "resetstat", 2, "Begins INFO's counters anew")                                        \
     X(CONFIG, CONFIG_HELP, "help", 2, "Prints this help")                                                             \
+    X(SLOWLOG, SLOWLOG_GET, "get", -2, "Returns the newest entries: 10, or as many as asked for; -1: all")            \
+    X(SLOWLOG, SLOWLOG_LEN, "len", 2, "Returns the number of entries")                                                \
+    X(SLOWLOG, SLOWLOG_RESET, "reset", 2, "Forgets all entries")                                                      \
+    X(SLOWLOG, SLOWLOG_HELP, "help", 2, "Prints this help")                                                           \
+    X(LATENCY, LATENCY_LATEST, "latest", 2, "Returns each event's newest and longest time")                           \
+    X(LATENCY, LATENCY_HISTORY, "history", 3, "Returns the newest times of an event")                                 \
+    X(LATENCY, LATENCY_RESET, "reset", -2, "Forgets the times of all events, or of those named")                      \
+    X(LATENCY, LATENCY_HISTOGRAM, "histogram", -2, "Returns how long commands took: all, or those named")             \
+    X(LATENCY, LATENCY_DOCTOR, "doctor", 2, "Returns what was slow, in words")                                        \
+    X(LATENCY, LATENCY_HELP, "help", 2, "Prints this help")                                                           \
     X(COMMAND, COMMAND_COUNT, "count", 2, "Returns the number of commands")                                           \
     X(COMMAND, COMMAND_DOCS, "docs", -2, "Returns documentation of commands")                                         \
     X(COMMAND, COMMAND_INFO, "info", -2, "Returns arity, flags and keys of commands")                                 \
@@ -143,7 +170,7 @@ const struct command_spec *command_find(struct span name);
 /* The spec of an id from 1 to COMMAND_NAMED_COUNT. */
 const struct command_spec *command_spec_of(enum command_id id);
 
-/* The subcommand of a container (CLIENT, CLUSTER, CONFIG, COMMAND), or NULL. */
+/* The subcommand of a container (CLIENT, CLUSTER, CONFIG, SLOWLOG, LATENCY, COMMAND), or NULL. */
 const struct subcommand_spec *subcommand_find(enum command_id container, struct span name);
 
 /* The spec of an id from 1 to SUBCOMMAND_END - 1. */
@@ -155,6 +182,7 @@ enum command_refusal {
     COMMAND_REFUSAL_ATOMIC,      /* needs an atomic read-modify-write of one key */
     COMMAND_REFUSAL_TRANSACTION, /* needs several commands or keys to take effect as one */
     COMMAND_REFUSAL_TYPE,        /* works on a data type other than bytes */
+    COMMAND_REFUSAL_DEBUG,       /* makes a server misbehave, for tests of it */
 };
 
 /* NONE for a name that Redis does not have or that Rondo knows or that is just not built. */

@@ -12,7 +12,7 @@ const char *frame_type_name(enum frame_type type)
         "PUT_ACK",       "GET",       "GET_ANSWER",  "RING_ASK",   "RING",     "EXEC",     "EXEC_DONE",
         "STATE",         "STATS_ASK", "STATS",       "PASSED",     "GOSSIP",   "LIVENESS", "REPAIR",
         "REPAIR_ANSWER", "HINTS_ASK", "HINTS_HELD",  "QUARANTINE", "ROWS_ASK", "ROWS",     "HEALING_ASK",
-        "HEALING",       "RUN",       "REPAIR_DONE",
+        "HEALING",       "RUN",       "REPAIR_DONE", "QUESTION",   "ANSWER",
     };
     return (unsigned)type <= FRAME_TYPE_MAX ? names[type] : "UNKNOWN";
 }

@@ -57,8 +57,10 @@ enum frame_type {
     FRAME_HEALING = 28,
     FRAME_RUN = 29,         /* to shard 0: how far the sender's data directory has come */
     FRAME_REPAIR_DONE = 30, /* an exchange ended: all its slots are equal but these */
+    FRAME_QUESTION = 31,    /* between the shards of a node: carry this command out for yourself */
+    FRAME_ANSWER = 32,
 };
-#define FRAME_TYPE_MAX 30
+#define FRAME_TYPE_MAX 32
 
 struct frame {
     enum frame_type type;

@@ -33,6 +33,9 @@ enum config_key {
     CONFIG_CLIENT_REQUEST_TIMEOUT,
     CONFIG_CLIENT_IDLE_TIMEOUT,
     CONFIG_HTTP_IDLE_TIMEOUT,
+    CONFIG_SLOWLOG_SLOWER,
+    CONFIG_SLOWLOG_MAX_LEN,
+    CONFIG_LATENCY_THRESHOLD,
     CONFIG_LOG_LEVEL,
     CONFIG_LOG_FORMAT,
     CONFIG_HINTS,
@@ -66,6 +69,10 @@ enum config_action {
 /* Limits of clients; a day is as good as none. */
 #define CLIENT_OUTPUT_BYTES_MIN (UINT64_C(1) << 20)
 #define CLIENT_TIMEOUT_MS_MAX 86400000u
+
+/* An hour is as good as never. */
+#define SLOWLOG_SLOWER_US_MAX UINT64_C(3600000000)
+#define LATENCY_THRESHOLD_MS_MAX 3600000u
 
 /* A round of repair, and of rescans: a second is for tests. */
 #define REPAIR_INTERVAL_MS_MIN 1000u
@@ -106,6 +113,7 @@ struct config {
     struct client_limits limits;
     struct shard_healing healing;
     bool blind_writes;
+    struct watch_bounds watch;
     struct say_sink say; /* without the node: that may be known only from the data directory */
     bool insecure;
 };

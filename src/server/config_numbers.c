@@ -26,6 +26,8 @@ static const struct {
     {CONFIG_CLIENT_REQUEST_TIMEOUT, UNIT_TIME, 0, CLIENT_TIMEOUT_MS_MAX},
     {CONFIG_CLIENT_IDLE_TIMEOUT, UNIT_TIME, 0, CLIENT_TIMEOUT_MS_MAX},
     {CONFIG_HTTP_IDLE_TIMEOUT, UNIT_TIME, 0, CLIENT_TIMEOUT_MS_MAX},
+    {CONFIG_SLOWLOG_MAX_LEN, UNIT_NONE, 0, SLOWLOG_ENTRIES_MAX},
+    {CONFIG_LATENCY_THRESHOLD, UNIT_TIME, 0, LATENCY_THRESHOLD_MS_MAX},
     {CONFIG_HINT_BYTES_MAX, UNIT_BYTES, 1u << 20, UINT64_C(1) << 44},
     {CONFIG_HINT_BANDWIDTH, UNIT_BYTES, 1u << 10, UINT64_C(1) << 40},
     {CONFIG_REPAIR_INTERVAL, UNIT_TIME, REPAIR_INTERVAL_MS_MIN, REPAIR_INTERVAL_MS_MAX},
@@ -47,6 +49,17 @@ static enum status config_range(const struct config *config, size_t range, uint6
     default:
         return config_text_number(source, min, max, value, why);
     }
+}
+
+/* Microseconds, as in Redis; -1 logs nothing. */
+static enum status config_slower(struct config *config, struct buf *why)
+{
+    char where[1024];
+    struct config_source source = config_source_of(config, CONFIG_SLOWLOG_SLOWER, where, sizeof(where));
+    config->watch.log_off = span_is(span_of_text(source.text), "-1");
+    if (config->watch.log_off)
+        return STATUS_OK;
+    return config_text_number(source, 0, SLOWLOG_SLOWER_US_MAX, &config->watch.slower_us, why);
 }
 
 enum status config_numbers(struct config *config, struct buf *why)
@@ -71,6 +84,13 @@ enum status config_numbers(struct config *config, struct buf *why)
         .output_ms = (uint32_t)values[CONFIG_CLIENT_OUTPUT_TIMEOUT],
         .output_bytes_max = values[CONFIG_CLIENT_OUTPUT_MAX],
     };
+    config->watch = (struct watch_bounds){
+        .entries_max = (uint32_t)values[CONFIG_SLOWLOG_MAX_LEN],
+        .threshold_ms = values[CONFIG_LATENCY_THRESHOLD],
+    };
+    enum status status = config_slower(config, why);
+    if (status != STATUS_OK)
+        return status;
     config->healing = (struct shard_healing){
         .request_timeout_max_ms = (uint32_t)values[CONFIG_REQUEST_TIMEOUT_MAX],
         .repair_interval_ms = (uint32_t)values[CONFIG_REPAIR_INTERVAL],

@@ -4,6 +4,7 @@
  * What went wrong is one line on standard error that begins with "rondod: ". */
 #include <stdio.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "edge/clock.h"
@@ -12,6 +13,7 @@
 #include "edge/node.h"
 #include "edge/say.h"
 #include "server/config.h"
+#include "server/settings.h"
 
 #define RONDOD_VERSION "0.1.0"
 
@@ -44,6 +46,26 @@ static void say(void *context, enum say_level level, const char *text)
     say_line(&config->say, level, 0, span_of_text(text));
 }
 
+/* What the node's clients may ask of the process; `system` is room for its name. */
+static struct node_about about_of(const struct config *config, const struct settings *settings, char *system,
+                                  size_t size)
+{
+    struct utsname name;
+    long pages = sysconf(_SC_PHYS_PAGES);
+    long page_bytes = sysconf(_SC_PAGESIZE);
+    (void)snprintf(system, size, "unknown");
+    if (uname(&name) == 0)
+        (void)snprintf(system, size, "%s %s %s", name.sysname, name.release, name.machine);
+    return (struct node_about){
+        .system = system,
+        .memory_bytes = config->memory_bytes,
+        .system_memory_bytes = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : 0,
+        .clients_max = config->limits.clients_max,
+        .settings = settings->list,
+        .settings_count = settings->count,
+    };
+}
+
 static enum status run(struct config *config, const struct ring *initial, struct buf *why)
 {
     size_t memory_bytes = (size_t)config->memory_bytes;
@@ -69,6 +91,9 @@ static enum status run(struct config *config, const struct ring *initial, struct
     uint16_t self = ring_node_index(dir->ring, dir->meta.node_id);
     if (self != RING_NODE_NONE)
         span_copy_text(span_of_text(dir->ring->nodes[self].name), config->say.node, sizeof config->say.node);
+    struct settings settings;
+    char system[256];
+    settings_make(&settings, config);
     struct node_options options = {
         .resp_address = config->resp,
         .http_address = config->http,
@@ -89,6 +114,8 @@ static enum status run(struct config *config, const struct ring *initial, struct
         .say = config->say,
         .started_wall_ms = now.wall_ms,
         .seed = files_random(),
+        .about = about_of(config, &settings, system, sizeof system),
+        .watch = config->watch,
         .dir = dir,
     };
     status = node_run(&options, why);

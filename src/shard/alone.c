@@ -37,6 +37,7 @@ bool answer_alone(struct shard *shard, struct client *client, const struct comma
 {
     uint8_t r = command->r != COUNT_DEFAULT ? command->r : client->r;
     bool plain = command->id == COMMAND_GET && !command->trace && asks_for_one(r) &&
+                 client->silence == SILENCE_NONE && shard->watch.slow_us > 0 &&
                  client->timeout_ms <= shard->options.healing.request_timeout_max_ms;
     /* Answers leave in the order of the commands. */
     if (!plain || !list_empty(&client->pending))
@@ -51,16 +52,19 @@ bool answer_alone(struct shard *shard, struct client *client, const struct comma
         client->out.failed = false;
         return false;
     }
-    if (record_live(&record, shard->now.wall_ms))
+    bool live = record_live(&record, shard->now.wall_ms);
+    if (live)
         resp_reply_bulk(&client->out, record.value);
     else
         resp_reply_null(&client->out, client->proto);
-    struct result result = {.outcome = OUTCOME_DONE, .status = STATUS_OK, .needed = 1, .acks = 1};
+    struct result result = {
+        .outcome = OUTCOME_DONE, .status = STATUS_OK, .needed = 1, .acks = 1, .found = live};
     metrics_result(shard, OPERATION_GET, r, &result);
     metrics_time(shard, METRICS_TIME_READ, shard->now.mono_us);
     metrics_time(shard, METRICS_TIME_READ_REPLICAS, shard->now.mono_us);
-    client->commands++;
+    client->last_row = watch_row(COMMAND_GET, SUBCOMMAND_NONE);
+    shard->watch.figures.command[client->last_row].took[0]++;
     shard->counters.commands++;
-    client_mark_dirty(shard, client);
+    client_touched(shard, client);
     return true;
 }

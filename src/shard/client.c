@@ -5,10 +5,8 @@
  * and one held by execute() while it starts them, so that it cannot end under its feet. */
 #include <assert.h>
 
+#include "shard/admin.h"
 #include "shard/state.h"
-
-/* Buffers that grew past this are given back when they have been sent. */
-#define CLIENT_BUFFER_KEEP_BYTES (16u << 10)
 
 /* A value this little past its limit is read whole, so that the client gets an error and keeps its connection. */
 #define BULK_SLACK_BYTES (1u << 20)
@@ -38,6 +36,13 @@ struct stage {
 
 /* ---- pendings ------------------------------------------------------------------------------------------- */
 
+static void note_silence(struct client *client, struct pending *pending)
+{
+    pending->silent = true;
+    if (client->silence == SILENCE_NEXT)
+        client->silence = SILENCE_NONE;
+}
+
 static struct pending *pending_new(struct shard *shard, struct client *client)
 {
     struct pending *pending = alloc_get_zeroed(&shard->alloc, sizeof *pending);
@@ -50,89 +55,42 @@ static struct pending *pending_new(struct shard *shard, struct client *client)
     }
     shard->pending_next++;
     buf_init(&pending->reply, &shard->alloc);
+    pending->begun_us = shard->now.mono_us;
     pending->client = client;
     pending->proto = client->proto;
+    if (client->silence != SILENCE_NONE)
+        note_silence(client, pending);
     pending->parts_left = 1;
     list_push_back(&client->pending, &pending->in_order);
     client->pending_count++;
-    client->commands++;
     shard->counters.commands++;
     return pending;
 }
 
-static void pending_free(struct shard *shard, struct pending *pending)
+/* What most commands do not have. */
+static void free_kept(struct shard *shard, struct pending *pending)
 {
-    struct pending *taken = map_take(&shard->pendings, pending->id);
-    assert(taken == pending);
-    list_remove(&pending->in_order);
-    shard->forwarded_bytes -= pending->forwarded_bytes;
     for (uint32_t i = 0; pending->parts != NULL && i < pending->parts_total; i++)
         alloc_put(&shard->alloc, pending->parts[i].value, pending->parts[i].size);
     alloc_put(&shard->alloc, pending->parts, pending->parts_total * sizeof *pending->parts);
     alloc_put(&shard->alloc, pending->stats, sizeof *pending->stats);
     alloc_put(&shard->alloc, pending->trace, pending->trace_size);
+    alloc_put(&shard->alloc, pending->arguments, pending->arguments_size);
     healing_free(shard, pending->healing);
+    gathering_free(shard, pending->gathering);
+}
+
+void pending_free(struct shard *shard, struct pending *pending)
+{
+    struct pending *taken = map_take(&shard->pendings, pending->id);
+    assert(taken == pending);
+    list_remove(&pending->in_order);
+    shard->forwarded_bytes -= pending->forwarded_bytes;
+    if (pending->parts != NULL || pending->stats != NULL || pending->trace != NULL ||
+        pending->arguments != NULL || pending->healing != NULL || pending->gathering != NULL)
+        free_kept(shard, pending);
     buf_free(&pending->reply);
     alloc_put(&shard->alloc, pending, sizeof *pending);
-}
-
-void client_mark_dirty(struct shard *shard, struct client *client)
-{
-    if (client->in_dirty)
-        return;
-    client->in_dirty = true;
-    list_remove(&client->dirty);
-    list_push_back(&shard->dirty_clients, &client->dirty);
-}
-
-/* Appends an answer to the output. False: what is there already must leave first; it goes on with the next turn. An
- * answer that was lost would shift all that follow: then the connection ends with the answers before it. */
-static bool take_answer(struct shard *shard, struct client *client, struct pending *head)
-{
-    bool complete = !head->reply.failed && buf_reserve(&client->out, head->reply.size);
-    if (complete) {
-        buf_append_span(&client->out, buf_span(&head->reply));
-    } else if (!head->reply.failed && client->out.size > 0) {
-        client->out.failed = false;
-        client->held_back = true;
-        shard->answers_held = true;
-        client_mark_dirty(shard, client);
-        return false;
-    } else if (!head->reply.failed) {
-        struct buf empty = client->out;
-        empty.failed = false;
-        client->out = head->reply;
-        head->reply = empty;
-        complete = true;
-    }
-    client->closing = !complete || head->close;
-    return true;
-}
-
-/* Moves finished answers at the head of the list to the output. */
-static void move_answers(struct shard *shard, struct client *client)
-{
-    while (!list_empty(&client->pending)) {
-        struct pending *head = LIST_ENTRY(list_first(&client->pending), struct pending, in_order);
-        if (!head->done)
-            return;
-        if (!client->closing && !take_answer(shard, client, head))
-            return;
-        client->pending_count--;
-        pending_free(shard, head);
-        client_mark_dirty(shard, client);
-    }
-}
-
-void pending_finish(struct shard *shard, struct pending *pending)
-{
-    pending->done = true;
-    if (pending->reply.failed)
-        reply_out_of_memory(pending);
-    if (pending->client == NULL)
-        pending_free(shard, pending);
-    else
-        move_answers(shard, pending->client);
 }
 
 void pending_part_over(struct shard *shard, struct pending *pending)
@@ -209,7 +167,17 @@ static void out_of_memory(struct shard *shard, struct client *client)
 {
     shard->counters.overloads++;
     client->closing = true;
-    client_mark_dirty(shard, client);
+    client_touched(shard, client);
+}
+
+/* Whether a command that was carried out waits for something, so that its arguments must be kept in case it becomes
+ * slow. Where every command is logged they were kept before, as those of one that changes the bounds may have been. */
+static inline bool may_become_slow(const struct shard *shard, const struct client *client,
+                                   const struct pending *pending, uint32_t argc)
+{
+    uint64_t log_us = shard->watch.log_us;
+    return log_us != UINT64_MAX && log_us != 0 && client->pending.prev == &pending->in_order &&
+           !pending->done && !slowlog_plain(pending, argc) && pending->arguments == NULL;
 }
 
 static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)
@@ -226,8 +194,14 @@ static void run_resp(struct shard *shard, struct client *client, const struct re
     if (pending == NULL) {
         out_of_memory(shard, client);
     } else if (status == STATUS_OK) {
+        /* AUTH and HELLO may hold a password, and never wait for anything. */
+        if (shard->watch.log_us == 0 && command.id != COMMAND_AUTH && command.id != COMMAND_HELLO)
+            slowlog_keep(shard, pending, request->argc, request->argv);
         execute(shard, client, pending, &command);
+        if (may_become_slow(shard, client, pending, request->argc))
+            slowlog_keep(shard, pending, request->argc, request->argv);
     } else {
+        watch_rejected(shard, &command);
         pending->reply.failed = error.failed;
         if (!error.failed)
             resp_reply_error(&pending->reply, buf_span(&error));
@@ -261,15 +235,6 @@ static bool must_pause(const struct shard *shard, const struct client *client)
     return memory_busy(shard) &&
            (client->pending_count > 0 ||
             client->out.size > shard->alloc.budget_bytes / CLIENT_OUTPUTS_DIVISOR / shard->clients.count);
-}
-
-/* Whether a paused client may go on: it has room again, or nothing of it is left that could make some. */
-static bool may_resume(const struct shard *shard, const struct client *client)
-{
-    if (!client->paused || client->closing)
-        return false;
-    return client->pending_count == 0 ||
-           (client->pending_count < CLIENT_COMMANDS_MAX / 2 && !memory_busy(shard));
 }
 
 /* Whether nothing that the client still sends will be looked at. */
@@ -384,7 +349,12 @@ static void run_http(struct shard *shard, struct client *client)
     buf_init(&error, &shard->alloc);
     enum status status = http_command(&limits, request, shard->now.wall_ms, &command, &refusal, &error);
     if (status == STATUS_OK) {
+        const struct span argv[] = {request->method_text, request->target};
+        if (shard->watch.log_us == 0)
+            slowlog_keep(shard, pending, 2, argv);
         execute(shard, client, pending, &command);
+        if (may_become_slow(shard, client, pending, 2))
+            slowlog_keep(shard, pending, 2, argv);
     } else {
         pending->reply.failed = error.failed;
         reply_http_refusal(pending, &refusal, status, buf_span(&error));
@@ -458,7 +428,16 @@ static struct client *client_new(struct shard *shard, const struct event *event)
     client->id = event->client;
     client->protocol = event->protocol;
     client->proto = RESP_PROTO_2;
-    client->opened_ms = shard->now.wall_ms;
+    client->opened_us = shard->now.mono_us;
+    client->active_us = shard->now.mono_us;
+    client->descriptor = -1;
+    span_copy_text(span_of_text("?:0"), client->address, sizeof client->address);
+    span_copy_text(span_of_text(shard->resp_address), client->local, sizeof client->local);
+    if (event->origin != NULL) {
+        client->descriptor = event->origin->descriptor;
+        span_copy_text(event->origin->address, client->address, sizeof client->address);
+        span_copy_text(event->origin->local, client->local, sizeof client->local);
+    }
     list_init(&client->pending);
     list_init(&client->dirty);
     buf_init(&client->out, &shard->alloc);
@@ -520,6 +499,7 @@ void client_event(struct shard *shard, struct event *event)
             client_refused(shard, event->client);
         else
             shard->counters.clients++;
+        shard->watch.figures.connections++;
         return;
     }
     if (client == NULL) {
@@ -531,45 +511,18 @@ void client_event(struct shard *shard, struct event *event)
         client_free(shard, client);
         return;
     }
+    if (event->kind == EVENT_CLIENT_UNSENT) {
+        client->unsent = event->sequence;
+        return;
+    }
+    client->active_us = shard->now.mono_us;
     if (client->protocol == CLIENT_RESP)
         read_resp(shard, client, event);
     else
         read_http(shard, client, event);
     event->idle = client->pending_count == 0;
-}
-
-void clients_turn_end(struct shard *shard)
-{
-    while (!list_empty(&shard->dirty_clients)) {
-        struct client *client = LIST_ENTRY(list_pop_front(&shard->dirty_clients), struct client, dirty);
-        struct effect *effect = effects_add(shard->effects, EFFECT_CLIENT_SEND);
-        effect->client = client->id;
-        effect->bytes = buf_span(&client->out);
-        effect->flag = client->closing;
-        effect->idle = client->pending_count == 0;
-        list_push_back(&shard->sent_clients, &client->dirty);
-        if (!may_resume(shard, client))
-            continue;
-        client->paused = false;
-        effects_add(shard->effects, EFFECT_CLIENT_RESUME)->client = client->id;
-    }
-}
-
-void clients_turn_begin(struct shard *shard)
-{
-    shard->answers_held = false;
-    while (!list_empty(&shard->sent_clients)) {
-        struct client *client = LIST_ENTRY(list_pop_front(&shard->sent_clients), struct client, dirty);
-        client->in_dirty = false;
-        if (client->out.capacity > CLIENT_BUFFER_KEEP_BYTES || memory_busy(shard))
-            buf_free(&client->out);
-        else
-            buf_clear(&client->out);
-        if (client->held_back) {
-            client->held_back = false;
-            move_answers(shard, client);
-        }
-    }
+    client->unread = event->bytes.size - event->consumed;
+    shard->watch.figures.bytes_in += event->consumed;
 }
 
 void clients_free(struct shard *shard)

@@ -43,6 +43,8 @@ static void request_free(struct shard *shard, struct request *request)
 void request_deliver(struct shard *shard, struct request *request, struct result *result)
 {
     metrics_ended(shard, request, result);
+    if (shard->now.mono_us - request->begun_us >= shard->watch.log_us)
+        slowlog_request(shard, request);
     trace_end(request, result, shard->now.mono_us);
     deliver(shard, &request->origin, result);
     trace_free(shard, request);

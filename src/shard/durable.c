@@ -238,7 +238,7 @@ void log_durable(struct shard *shard, uint64_t sequence)
     while (log->notes_count > 0 && note_at(log, 0)->sequence <= sequence) {
         const struct batch_note *note = note_at(log, 0);
         log->unsynced_bytes -= note->bytes;
-        metrics_time(shard, METRICS_TIME_LOG, note->given_us);
+        metrics_event(shard, METRICS_TIME_LOG, WATCH_LOG_SYNC, note->given_us);
         if (note->has_bounds)
             hlc_bounds_durable(&shard->hlc, note->bounds);
         log->notes_first = (log->notes_first + 1) & (log->notes_capacity - 1);
@@ -280,6 +280,7 @@ static void flush_start(struct shard *shard)
     if (memtable_freeze(&shard->memtable, &flush->job, bytes_max, shard->log.open - 1) != STATUS_OK)
         return;
     flush->running = true;
+    flush->begun_us = shard->now.mono_us;
     flush->wanted = false;
     flush->trees_at = 0;
     flush->trees_done = false;
@@ -336,6 +337,8 @@ void flush_done(struct shard *shard, enum status status)
     struct flush_state *flush = &shard->flush;
     assert(flush->running && !flush->settling);
     trees_flush_over(shard, status == STATUS_OK);
+    if (shard->now.mono_us - flush->begun_us >= shard->watch.event_us)
+        latency_note(shard, WATCH_FLUSH, shard->now.mono_us - flush->begun_us);
     if (status == STATUS_OK) {
         flush->settling = true;
         return;

@@ -2,6 +2,7 @@
 #include <assert.h>
 
 #include "base/version.h"
+#include "shard/admin.h"
 #include "shard/state.h"
 
 /* ---- commands on keys ----------------------------------------------------------------------------------- */
@@ -56,19 +57,12 @@ static void operate(struct shard *shard, struct client *client, struct pending *
 
 /* ---- commands on the connection ------------------------------------------------------------------------- */
 
-static void set_field(struct span value, char *field, uint8_t *size)
-{
-    *size = (uint8_t)(value.size < NAME_BYTES_MAX ? value.size : NAME_BYTES_MAX);
-    if (*size > 0)
-        memcpy(field, value.data, *size);
-}
-
 static void hello(struct client *client, struct pending *pending, const struct command *command)
 {
     if (command->hello_proto != 0)
         client->proto = command->hello_proto;
     if (command->name.data != NULL)
-        set_field(command->name, client->name, &client->name_size);
+        client_set_name(client, command->name);
     struct buf *reply = &pending->reply;
     pending->proto = client->proto;
     resp_reply_map(reply, client->proto, 7);
@@ -137,46 +131,6 @@ static void consistency(struct shard *shard, struct client *client, struct pendi
     resp_reply_text(reply, client->sloppy ? "yes" : "no");
 }
 
-static void client_command(struct shard *shard, struct client *client, struct pending *pending,
-                           const struct command *command)
-{
-    struct buf *reply = &pending->reply;
-    switch (command->subcommand) {
-    case SUBCOMMAND_CLIENT_ID:
-        resp_reply_integer(reply, (int64_t)client->id);
-        return;
-    case SUBCOMMAND_CLIENT_GETNAME:
-        if (client->name_size == 0)
-            resp_reply_null(reply, client->proto);
-        else
-            resp_reply_bulk(reply, span_of(client->name, client->name_size));
-        return;
-    case SUBCOMMAND_CLIENT_SETNAME:
-        set_field(command->name, client->name, &client->name_size);
-        resp_reply_ok(reply);
-        return;
-    case SUBCOMMAND_CLIENT_SETINFO:
-        if (span_is_nocase(command->argv[2], "lib-name"))
-            set_field(command->argv[3], client->lib_name, &client->lib_name_size);
-        else
-            set_field(command->argv[3], client->lib_version, &client->lib_version_size);
-        resp_reply_ok(reply);
-        return;
-    case SUBCOMMAND_CLIENT_INFO: {
-        struct buf text;
-        buf_init(&text, &shard->alloc);
-        info_client(shard, client, &text);
-        resp_reply_verbatim(reply, client->proto, buf_span(&text));
-        reply->failed |= text.failed;
-        buf_free(&text);
-        return;
-    }
-    default:
-        command_introspect(command, client->proto, reply);
-        return;
-    }
-}
-
 static void ping(struct pending *pending, const struct command *command)
 {
     if (command->argc > 1)
@@ -234,6 +188,9 @@ static void answer_now(struct shard *shard, struct client *client, struct pendin
     case COMMAND_HELLO:
         hello(client, pending, command);
         return;
+    case COMMAND_RESET:
+        client_reset(client, pending);
+        return;
     case COMMAND_AUTH:
         auth(pending, command);
         return;
@@ -247,11 +204,13 @@ static void answer_now(struct shard *shard, struct client *client, struct pendin
         client_command(shard, client, pending, command);
         return;
     case COMMAND_COMMAND:
+    case COMMAND_SLOWLOG: /* HELP; the rest is all shards' */
+    case COMMAND_LATENCY:
         command_introspect(command, client->proto, &pending->reply);
         return;
     case COMMAND_CONFIG:
         if (command->subcommand == SUBCOMMAND_CONFIG_GET)
-            info_config_get(shard, command, client->proto, &pending->reply);
+            settings_get(shard, command, client->proto, &pending->reply);
         else
             command_introspect(command, client->proto, &pending->reply);
         return;
@@ -275,21 +234,44 @@ static void answer_now(struct shard *shard, struct client *client, struct pendin
     }
 }
 
+/* If not, it is answered why. */
+static bool config_set_allowed(const struct shard *shard, struct pending *pending,
+                               const struct command *command)
+{
+    struct buf error;
+    buf_init(&error, pending->reply.alloc);
+    bool allowed = settings_check(shard, command, &error);
+    if (!allowed)
+        resp_reply_error(&pending->reply, buf_span(&error));
+    pending->reply.failed |= error.failed;
+    buf_free(&error);
+    return allowed;
+}
+
 void execute(struct shard *shard, struct client *client, struct pending *pending,
              const struct command *command)
 {
     pending->command = command->id;
+    pending->row = watch_row(command->id, command->subcommand);
+    client->last_row = pending->row;
     pending->http_head = command->head;
     if (command->operation != 0) {
         operate(shard, client, pending, command);
     } else if (command->id == COMMAND_INFO || command->id == COMMAND_DBSIZE ||
                command->id == COMMAND_HTTP_STATUS || command->id == COMMAND_HTTP_METRICS) {
-        pending->section = info_sections(command);
+        pending->sections = info_sections(command);
         info_ask(shard, pending);
+        if (command->id == COMMAND_INFO && !pending->failed)
+            gather_ask(shard, client, pending, command);
         if (command->id == COMMAND_HTTP_STATUS && !pending->failed)
             healing_ask(shard, pending);
     } else if (command->id == COMMAND_HTTP_LOCAL_ROWS) {
         rows_page_ask(shard, pending, command);
+    } else if (command->subcommand == SUBCOMMAND_CONFIG_SET && !config_set_allowed(shard, pending, command)) {
+        pending_finish(shard, pending);
+        return;
+    } else if (gather_wanted(command)) {
+        gather_ask(shard, client, pending, command);
     } else if (command->subcommand == SUBCOMMAND_CLUSTER_COUNTKEYSINSLOT) {
         rows_count_ask(shard, pending, command);
     } else {

@@ -5,6 +5,7 @@
  * closed; what a sibling writes is known to be right. */
 #include <assert.h>
 
+#include "shard/admin.h"
 #include "shard/request.h"
 
 /* A newer ring record is asked for once in this time, however many frames show that there is one. */
@@ -345,6 +346,12 @@ static enum status sibling_frame(struct shard *shard, const struct frame *frame)
         return STATUS_OK;
     case FRAME_HEALING:
         healing_answered(shard, frame);
+        return STATUS_OK;
+    case FRAME_QUESTION:
+        gather_asked(shard, frame);
+        return STATUS_OK;
+    case FRAME_ANSWER:
+        gather_answered(shard, frame);
         return STATUS_OK;
     case FRAME_QUARANTINE:
         return heal_marks(shard, frame);

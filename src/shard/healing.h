@@ -342,9 +342,10 @@ void slot_row_changed(struct shard *shard, uint16_t slot, const struct record *b
                       const struct record *after);
 /* A row was written: noted if it is one that should have come long ago. */
 void slot_row_came(struct shard *shard, uint16_t slot, const struct record *record);
-/* For those who look: dead rows; slots that do not serve; how long ago the slot was compared that was compared longest
- * ago, with the replica with which it was. */
+/* For those who look: dead rows, and about how many of them are no tombstones; slots that do not serve; how long ago
+ * the slot was compared that was compared longest ago, with the replica with which it was. */
 uint64_t slots_dead(const struct shard *shard);
+uint64_t slots_expiring(const struct shard *shard);
 uint32_t slots_not_serving(const struct shard *shard);
 decisecond slots_age(const struct shard *shard);
 bool slot_raise_floor(struct shard *shard, struct slot_state *state, struct stamp stamp);

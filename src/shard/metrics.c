@@ -33,6 +33,8 @@ void metrics_result(struct shard *shard, enum operation_kind kind, uint8_t asked
     shard->metrics.requests[kind - 1][result->outcome - 1][consistency_index(asked)]++;
     if (result->outcome == OUTCOME_DONE) {
         counters->requests_done++;
+        if (kind == OPERATION_GET)
+            shard->watch.figures.reads[result->found]++;
         return;
     }
     if (result->outcome == OUTCOME_UNKNOWN)
@@ -59,6 +61,13 @@ void metrics_time(struct shard *shard, enum metrics_time time, uint64_t since_us
 {
     if (since_us != 0)
         histogram_add(&shard->metrics.times[time], shard->now.mono_us - since_us);
+}
+
+void metrics_event(struct shard *shard, enum metrics_time time, enum watch_event event, uint64_t since_us)
+{
+    metrics_time(shard, time, since_us);
+    if (since_us != 0 && shard->now.mono_us - since_us >= shard->watch.event_us)
+        latency_note(shard, event, shard->now.mono_us - since_us);
 }
 
 /* ---- gathering ------------------------------------------------------------------------------------------ */
@@ -281,8 +290,10 @@ void metrics_text(struct shard *shard, const struct stats_sum *stats, struct buf
         put_single(text, name, (int64_t)stats->field, 0); \
     }
 #define METRICS_READ_LINE(field, type, decimals, name, help, value) \
-    put_family(text, name, #type, help);                            \
-    put_single(text, name, (int64_t)stats->field, decimals);
+    if (sizeof(name) > 1) {                                         \
+        put_family(text, name, #type, help);                        \
+        put_single(text, name, (int64_t)stats->field, decimals);    \
+    }
     METRICS_COUNTED(METRICS_COUNTED_LINE)
     METRICS_READ(METRICS_READ_LINE)
     METRICS_MOST(METRICS_READ_LINE)

@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "model/operation.h"
 #include "shard/metrics_table.h"
+#include "shard/watch.h"
 
 enum metrics_time {
 #define METRICS_TIME_ENUM(id, name, label, help) METRICS_TIME_##id,
@@ -49,6 +50,9 @@ void metrics_ended(struct shard *shard, const struct request *request, const str
 
 /* `since_us` was the step's clock when it began; 0 = it did not. */
 void metrics_time(struct shard *shard, enum metrics_time time, uint64_t since_us);
+
+/* The same of what the latency monitor watches too. */
+void metrics_event(struct shard *shard, enum metrics_time time, enum watch_event event, uint64_t since_us);
 
 /* This shard's facts, and what other shards' add to them. */
 void metrics_collect(const struct shard *shard, struct stats_sum *stats);

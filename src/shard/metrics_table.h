@@ -40,7 +40,8 @@
     X(read_probes, counter, "rondo_read_probes_total", "Reads that nobody waited for, to measure a slow replica.")
 
 /* What is read from a shard when somebody asks, and summed over the shards. `value` is an expression of `shard`, a
- * uint64_t; `decimals` says how many of its last digits stand behind the point. A name may have labels; lines that
+ * uint64_t; `decimals` says how many of its last digits stand behind the point. Without a name INFO alone shows it. A
+ * name may have labels; lines that
  * differ only in these stand together, and only the first has a help.
  * X(field, type, decimals, name, help, value) */
 #define METRICS_READ(X)                                                                                               \
@@ -150,6 +151,10 @@
       "Memory that connections may use.", shard->facts.buffer_bytes_max)                                              \
     X(resident, gauge, 0, "process_resident_memory_bytes", "Resident memory of the process.",                         \
       shard->facts.resident_bytes)                                                                                    \
+    X(cpu_system, counter, 6, "", "", shard->facts.cpu_system_us)                                                     \
+    X(memory_peak, gauge, 0, "", "", shard->alloc.peak_bytes + shard->row_alloc.peak_bytes)                           \
+    X(keys_expiring, gauge, 0, "", "", slots_expiring(shard))                                                         \
+    X(connected_peers, gauge, 0, "", "", peers_connected(shard))                                                      \
     X(cpu, counter, 6, "process_cpu_seconds_total", "Processor time of the process, user and system.",                \
       shard->facts.cpu_us)
 

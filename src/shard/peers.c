@@ -46,6 +46,14 @@ bool node_reachable(struct shard *shard, uint16_t index)
     return index == shard->self || peer_of_index(shard, index)->reachable;
 }
 
+uint32_t peers_connected(const struct shard *shard)
+{
+    uint32_t connected = 0;
+    for (uint16_t i = 0; i < shard->peer_count; i++)
+        connected += shard->peers[i].connected;
+    return connected;
+}
+
 bool node_suspect(struct shard *shard, uint16_t index)
 {
     return index != shard->self && peer_of_index(shard, index)->liveness == SWIM_SUSPECT;

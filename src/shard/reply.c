@@ -5,6 +5,7 @@
  * applied. HTTP: 504 is "unknown", 503 and 507 are "not applied". */
 #include <assert.h>
 
+#include "shard/admin.h"
 #include "shard/state.h"
 
 /* ---- errors --------------------------------------------------------------------------------------------- */
@@ -398,6 +399,10 @@ static void reply_whole(struct shard *shard, struct pending *pending)
     }
     if (pending->stats != NULL) {
         reply_stats(shard, pending);
+        return;
+    }
+    if (pending->gathering != NULL) {
+        gather_reply(shard, pending);
         return;
     }
     if (pending->http)

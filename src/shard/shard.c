@@ -173,6 +173,7 @@ struct shard *shard_new(const struct shard_options *options)
     hedge_budget_init(&shard->hedge_budget);
     meta_init(&shard->meta, &shard->alloc);
     init_lists(shard);
+    watch_init(shard, &options->watch);
     init_state(shard, options);
     if (init_parts(shard, options) == STATUS_OK)
         return shard;
@@ -190,6 +191,7 @@ void shard_free(struct shard *shard)
     servings_free(shard);
     purge_free(shard);
     rows_free(shard);
+    watch_free(shard);
     scans_free(shard);
     handoff_free(shard);
     trees_free(shard);
@@ -256,6 +258,7 @@ static void fire_timers(struct shard *shard)
         } else {
             coordinator_stamps(shard);
             membership_tick(shard);
+            watch_tick(shard);
             enum status armed = timer_arm(&shard->timers, timer, shard->now.mono_us + TICK_INTERVAL_US);
             /* The heap had room for it a moment ago. */
             assert(armed == STATUS_OK);
@@ -305,6 +308,7 @@ static void dispatch(struct shard *shard, struct event *event)
     case EVENT_CLIENT_OPEN:
     case EVENT_CLIENT_DATA:
     case EVENT_CLIENT_CLOSED:
+    case EVENT_CLIENT_UNSENT:
         client_event(shard, event);
         return;
     case EVENT_PEER_UP:
@@ -345,6 +349,10 @@ static void dispatch(struct shard *shard, struct event *event)
         return;
     case EVENT_FACTS:
         shard->facts = *event->facts;
+        return;
+    case EVENT_TURN_TOOK:
+        if (event->sequence >= shard->watch.event_us)
+            latency_note(shard, WATCH_LOOP_TURN, event->sequence);
         return;
     case EVENT_DATAGRAM:
         liveness_datagram(shard, event->bytes);
@@ -392,6 +400,11 @@ void shard_install_ring(struct shard *shard, const struct ring *ring, struct eff
     bool installed = ring_install(shard, ring);
     (void)installed; /* an older one is nothing new */
     shard->effects = NULL;
+}
+
+uint64_t shard_slow_turn_us(const struct shard *shard)
+{
+    return shard->watch.event_us;
 }
 
 /* ---- looking in ----------------------------------------------------------------------------------------- */

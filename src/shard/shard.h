@@ -41,6 +41,7 @@
 #include "model/record.h"
 #include "ring/ring.h"
 #include "shard/metrics_table.h"
+#include "shard/watch.h"
 #include "store/flush.h"
 #include "store/memtable.h"
 #include "store/meta.h"
@@ -80,11 +81,36 @@ struct node_facts {
     uint64_t buffer_bytes_max;
     uint64_t resident_bytes;
     uint64_t cpu_us; /* user and system */
+    uint64_t cpu_system_us;
+};
+
+/* What a connection is, for those who look. */
+struct client_origin {
+    struct span address; /* "host:port" of the client */
+    struct span local;   /* and of this side */
+    int descriptor;
+};
+
+/* A setting as CONFIG GET shows it. */
+struct node_setting {
+    const char *name;
+    const char *value;
+};
+
+/* What the process knows of itself, for INFO and CONFIG GET. Texts and list outlive the shards; zeros where there is no
+ * process. */
+struct node_about {
+    const char *system;           /* "Linux 6.1.0 x86_64" */
+    uint64_t memory_bytes;        /* the budget of the whole node */
+    uint64_t system_memory_bytes; /* of the machine */
+    uint32_t clients_max;
+    const struct node_setting *settings;
+    uint32_t settings_count;
 };
 
 enum event_kind {
     EVENT_TURN_END = 1,  /* nothing else is waiting: time has passed, gathered effects leave */
-    EVENT_CLIENT_OPEN,   /* client, protocol */
+    EVENT_CLIENT_OPEN,   /* client, protocol, origin */
     EVENT_CLIENT_DATA,   /* client, bytes -> consumed */
     EVENT_CLIENT_CLOSED, /* client: gone; nothing more is sent to it */
     EVENT_PEER_UP,       /* node: the outgoing connection is established */
@@ -103,6 +129,8 @@ enum event_kind {
     EVENT_META_DURABLE,  /* sequence: that of the EFFECT_META_WRITE (shard 0 only) */
     EVENT_FACTS,         /* facts: as the world finds them, now and then (shard 0 only) */
     EVENT_DATAGRAM,      /* bytes: one whole datagram, of anybody (shard 0 only) */
+    EVENT_CLIENT_UNSENT, /* client, sequence: bytes of its answers that its socket has not taken, now and then */
+    EVENT_TURN_TOOK,     /* sequence: microseconds of a turn of at least shard_slow_turn_us */
 };
 
 struct event {
@@ -117,7 +145,8 @@ struct event {
     uint64_t sequence;
     uint64_t ticket;
     const struct node_facts *facts;
-    struct span bytes; /* valid during the call only; likewise facts */
+    const struct client_origin *origin; /* NULL: not known */
+    struct span bytes;                  /* valid during the call only; likewise facts and origin */
     /* Out, for *_DATA: how many bytes were used. The world keeps the rest and passes it again, from the same
      * byte on, once more has arrived (at least `need` bytes in all, when need > 0). If `paused` is set, the client
      * has as many commands in flight as it may: the world stops reading from it and passes the rest again after
@@ -153,6 +182,7 @@ enum effect_kind {
     EFFECT_COLD_SCAN_NEXT,
     EFFECT_COLD_SCAN_STOP,
     EFFECT_DATAGRAM_SEND, /* node, bytes: a datagram to its peer address; may be lost, must not wait (shard 0) */
+    EFFECT_CLIENT_DROP, /* client: end the connection at once, unsent answers and all */
 };
 
 enum say_level {
@@ -233,6 +263,8 @@ struct shard_options {
     struct now now;
     uint64_t started_wall_ms; /* of the process, for INFO */
     uint32_t process_id;      /* for INFO */
+    struct node_about about;
+    struct watch_bounds watch; /* of the slow log and the latency monitor, until CONFIG SET says otherwise */
 };
 
 /* A shard, or NULL if memory_bytes is too small for its tables. Everything it owns is freed by shard_free. */
@@ -274,6 +306,9 @@ void shard_step(struct shard *shard, struct event *event, struct effects *effect
 
 /* When the next timer is due (monotonic), UINT64_MAX for never. */
 uint64_t shard_next_deadline_us(const struct shard *shard);
+
+/* A turn of the world that takes so long is worth an EVENT_TURN_TOOK; UINT64_MAX: none is. */
+uint64_t shard_slow_turn_us(const struct shard *shard);
 
 /* ---- looking in: for the simulator's oracles, tests and statistics -------------------------------------- */
 

@@ -105,6 +105,17 @@ uint64_t slots_dead(const struct shard *shard)
     return dead;
 }
 
+uint64_t slots_expiring(const struct shard *shard)
+{
+    const struct slots *slots = &shard->repairing.slots;
+    uint64_t expiring = 0;
+    for (uint32_t i = 0; i < slots->count; i++) {
+        const struct slot_state *state = &slots->states[i];
+        expiring += state->dead > state->tombstones ? state->dead - state->tombstones : 0;
+    }
+    return expiring;
+}
+
 uint32_t slots_not_serving(const struct shard *shard)
 {
     return shard->serving ? heal_slots_left(shard) : shard->repairing.slots.count;

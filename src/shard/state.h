@@ -12,12 +12,17 @@
  *   write.c        the put machine wired to replicas
  *   read.c         the get machine wired to replicas
  *   alone.c        reads that one row answers, without a request
- *   client.c       client connections: parsing, order of answers
+ *   client.c       client connections: parsing
+ *   answers.c      and what they are answered, in order
  *   execute.c      commands: immediate answers, or operations
  *   reply.c        results to RESP and HTTP answers
  *   trace.c        timelines of requests
  *   describe.c     CLUSTER, and the JSON of /status and /ring
- *   info.c         INFO, CONFIG GET, CLIENT INFO and statistics of all shards
+ *   info.c         INFO and statistics of all shards
+ *   gather.c       commands that every shard of the node carries out
+ *   clients.c      CLIENT
+ *   settings.c     CONFIG
+ *   watch.c        what is counted for INFO; slowlog.c, latency.c: what took long (watch.h)
  *   metrics.c      what is counted, and /metrics (metrics.h, metrics_table.h)
  *   inspect.c      healing as oracles and tests see it
  *
@@ -190,14 +195,30 @@ struct part {
     size_t size;
 };
 
+/* A command that every shard carries out: what it was, and what they said so far (gather.c). */
+struct gathering {
+    struct buf question;
+    struct buf answers; /* long each */
+};
+
+/* CLIENT REPLY */
+enum silence {
+    SILENCE_NONE = 0,
+    SILENCE_NEXT, /* the next command is not answered */
+    SILENCE_ALL,
+};
+
 /* A command that has been read and not been answered. */
 struct pending {
     struct list_link in_order; /* of its client */
     uint64_t id;
+    uint64_t begun_us;     /* when it was read */
     struct client *client; /* NULL once it has gone */
     enum command_id command;
+    uint16_t row;      /* where it is counted (watch.h) */
+    uint16_t sections; /* INFO: which */
     uint8_t proto;
-    uint8_t section; /* INFO: which sections */
+    bool silent; /* CLIENT REPLY: the client hears nothing of it */
     bool done;
     bool failed;
     bool traced; /* the answer carries the timeline */
@@ -216,6 +237,9 @@ struct pending {
     struct healing_sum *healing; /* /status: likewise */
     size_t forwarded_bytes;      /* of its operations on other shards */
     uint8_t *trace;              /* owned: the timeline, once it is there */
+    struct gathering *gathering; /* owned: a command of all shards */
+    uint8_t *arguments;          /* owned: what an entry of the slow log would show (slowlog.c); or NULL */
+    uint32_t arguments_size;
     struct buf reply;
 };
 
@@ -238,8 +262,17 @@ struct client {
     struct resp_parser resp;
     struct http_parser *http;
     struct buf out;
-    uint64_t opened_ms;
-    uint64_t commands;
+    uint64_t opened_us; /* monotonic; likewise active_us: when it last sent something */
+    uint64_t active_us;
+    size_t unread; /* of what it sent: the beginning of a command, or commands that wait for their turn */
+    size_t unsent; /* of what it was answered, as the world last told */
+    enum silence silence;
+    uint16_t last_row; /* of its last command: watch_command_name() */
+    int descriptor;
+    bool no_evict;
+    bool no_touch;
+    char address[CLIENT_ADDRESS_BYTES_MAX];
+    char local[CLIENT_ADDRESS_BYTES_MAX];
     uint8_t name_size;
     uint8_t lib_name_size;
     uint8_t lib_version_size;
@@ -261,8 +294,9 @@ struct liveness {
 };
 
 struct shard {
-    struct shard_options options; /* spans and pointers in it are not to be used after shard_new */
-    struct alloc alloc;           /* everything but rows */
+    struct shard_options
+        options;        /* spans and pointers in it are not to be used after shard_new, but for `about` */
+    struct alloc alloc; /* everything but rows */
     struct alloc_cache alloc_cache;
     struct alloc row_alloc;
     struct alloc local_alloc; /* messages between shards: never lost, so without a budget; bounded by what the
@@ -277,6 +311,7 @@ struct shard {
     bool turn_ended; /* what was gathered has been given out: clear it at the next step */
     struct shard_counters counters;
     struct metrics metrics;
+    struct watch watch;
     struct node_facts facts;
 
     struct ring *ring;
@@ -369,6 +404,26 @@ static inline bool memory_short(const struct shard *shard)
     return shard->alloc.used_bytes > shard->alloc.budget_bytes - kept;
 }
 
+/* A command was answered: `pending` has its reply. */
+static inline void watch_answered(struct shard *shard, struct pending *pending)
+{
+    uint64_t took_us = shard->now.mono_us - pending->begun_us;
+    bool error = pending->reply.size > 0 && pending->reply.data[0] == '-';
+    if (took_us == 0 && !error && shard->watch.slow_us > 0)
+        shard->watch.figures.command[pending->row].took[0]++;
+    else
+        watch_answered_late(shard, pending, took_us);
+}
+
+/* A plain GET or SET that this shard coordinates: its request has all that it said, so that the slow log need not keep
+ * it. */
+static inline bool slowlog_plain(const struct pending *pending, uint32_t argc)
+{
+    bool plain =
+        (pending->command == COMMAND_SET && argc == 3) || (pending->command == COMMAND_GET && argc == 2);
+    return plain && !pending->traced && !pending->http && pending->forwarded_bytes == 0;
+}
+
 /* effects.c */
 void say(struct shard *shard, enum say_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -411,6 +466,8 @@ void peers_turn_begin(struct shard *shard);
 struct peer *peer_of_node(struct shard *shard, uint64_t node);
 struct peer *peer_of_index(struct shard *shard, uint16_t index);
 bool node_reachable(struct shard *shard, uint16_t index);
+/* How many outgoing connections stand. */
+uint32_t peers_connected(const struct shard *shard);
 /* Usually it is well, but it is asked only where nobody else can answer. */
 bool node_suspect(struct shard *shard, uint16_t index);
 /* Where to append a frame for this node; NULL when it is unreachable or has too much waiting. */
@@ -491,19 +548,22 @@ void coordinator_free(struct shard *shard);
 bool answer_alone(struct shard *shard, struct client *client, const struct command *command);
 
 /* client.c */
-/* Has output to be given out at the turn's end. */
-void client_mark_dirty(struct shard *shard, struct client *client);
 void client_event(struct shard *shard, struct event *event);
-void clients_turn_begin(struct shard *shard);
-void clients_turn_end(struct shard *shard);
 void clients_free(struct shard *shard);
 void client_part_done(struct shard *shard, uint64_t ticket, const struct result *result);
 void client_stats_part(struct shard *shard, uint64_t ticket, const struct stats_sum *stats);
-void pending_finish(struct shard *shard, struct pending *pending);
+void pending_free(struct shard *shard, struct pending *pending);
 void pending_part_over(struct shard *shard, struct pending *pending);
 /* Sends the operation on part `part` of a pending command to the shard of its slot. */
 void pending_operate(struct shard *shard, struct pending *pending, uint32_t part,
                      const struct operation *operation);
+
+/* answers.c */
+void clients_turn_begin(struct shard *shard);
+void clients_turn_end(struct shard *shard);
+/* The client has output, or is to be looked at, at the turn's end. */
+void client_touched(struct shard *shard, struct client *client);
+void pending_finish(struct shard *shard, struct pending *pending);
 
 /* execute.c */
 void execute(struct shard *shard, struct client *client, struct pending *pending,
@@ -533,13 +593,11 @@ void describe_status_json(struct shard *shard, const struct pending *pending, st
 const struct client_map *describe_client_map(struct shard *shard);
 
 /* info.c */
-void info_text(struct shard *shard, const struct pending *pending, struct buf *text);
+void info_text(struct shard *shard, struct pending *pending, struct buf *text);
 void info_ask(struct shard *shard, struct pending *pending);
 void info_stats_ask(struct shard *shard, const struct frame *frame);
 void info_stats(struct shard *shard, const struct frame *frame);
-uint8_t info_sections(const struct command *command);
-void info_config_get(struct shard *shard, const struct command *command, uint8_t proto, struct buf *reply);
-void info_client(struct shard *shard, const struct client *client, struct buf *text);
+uint16_t info_sections(const struct command *command);
 
 #define TICKET_PART_BITS 20
 _Static_assert(COMMAND_ARGUMENTS_MAX >> TICKET_PART_BITS <= 1, "a part's number fits its ticket");

@@ -460,7 +460,7 @@ void storage_cold_result(struct shard *shard, const struct event *event)
     struct cold_read *read = cold_take(shard, event->ticket);
     if (read == NULL)
         return;
-    metrics_time(shard, METRICS_TIME_COLD, read->asked_us);
+    metrics_event(shard, METRICS_TIME_COLD, WATCH_COLD_READ, read->asked_us);
     enum status status = event->status;
     struct span bytes = status == STATUS_OK ? event->bytes : (struct span){0};
     struct record record = {0};

@@ -154,6 +154,7 @@ struct flush_state {
     bool trees_done;
     bool given_out;    /* the world has the job */
     uint64_t held_for; /* the job is not given out before the log is durable up to this batch */
+    uint64_t begun_us; /* when the job was made */
     uint64_t clean_us; /* when nothing was dirty, or the last flush began */
     uint64_t retry_us; /* not before this, after a failure */
 };

@@ -36,7 +36,7 @@ static struct span record_into(struct buf *buf, const char *value)
 static const struct version both = {.value = {.time = 5 << 16, .actor = 6},
                                     .override = {.time = 7 << 16, .actor = 8}};
 
-#define SAMPLES 37
+#define SAMPLES 39
 
 static void sample_greeting(uint32_t number, struct buf *buf)
 {
@@ -108,11 +108,11 @@ static void sample_replica(uint32_t number, struct buf *buf)
     buf_free(&record);
 }
 
-/* Those whose bodies other files know; their samples are 18 to 27 and 31 to 34. */
+/* Those whose bodies other files know; their samples are 18 to 27, 31 to 35, 37 and 38. */
 static const enum frame_type raw_types[] = {
-    FRAME_STATE,    FRAME_STATS_ASK,     FRAME_STATS,       FRAME_GOSSIP,     FRAME_LIVENESS,
-    FRAME_REPAIR,   FRAME_REPAIR_ANSWER, FRAME_HINTS_ASK,   FRAME_HINTS_HELD, FRAME_QUARANTINE,
-    FRAME_ROWS_ASK, FRAME_ROWS,          FRAME_HEALING_ASK, FRAME_HEALING,    FRAME_REPAIR_DONE,
+    FRAME_STATE,         FRAME_STATS_ASK, FRAME_STATS,       FRAME_GOSSIP,     FRAME_LIVENESS, FRAME_REPAIR,
+    FRAME_REPAIR_ANSWER, FRAME_HINTS_ASK, FRAME_HINTS_HELD,  FRAME_QUARANTINE, FRAME_ROWS_ASK, FRAME_ROWS,
+    FRAME_HEALING_ASK,   FRAME_HEALING,   FRAME_REPAIR_DONE, FRAME_QUESTION,   FRAME_ANSWER,
 };
 
 static void sample_internal(uint32_t number, struct buf *buf)
@@ -157,6 +157,8 @@ static void sample_into(uint32_t number, struct buf *buf)
 {
     if (number == 36)
         frame_put_run(buf, head, &(struct frame_run){.directory = 1, .run = {2, 3}});
+    else if (number > 36)
+        frame_put_raw(buf, raw_types[number - 22], head, span_of_text("raw"));
     else if (number > 30)
         frame_put_raw(buf, raw_types[number - 21], head, span_of_text("raw"));
     else if (number < 5)

@@ -191,6 +191,9 @@ static void world_effect(struct world *world, uint8_t index, const struct effect
     case EFFECT_CLIENT_RESUME:
         world->client[effect->client - 1].paused = false;
         return;
+    case EFFECT_CLIENT_DROP:
+        world->client[effect->client - 1].closed_by_server = true;
+        return;
     case EFFECT_PEER_SEND:
         world_sent(world, index, world_index(world, effect->node), effect->bytes);
         return;

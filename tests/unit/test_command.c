@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "proto/command.h"
+#include "proto/command_admin.h"
 #include "proto/glob.h"
 #include "proto/resp.h"
 
@@ -93,6 +93,67 @@ static void run_error(void **state, const char *line, enum status status, const 
 static void bad(void **state, const char *line, const char *error)
 {
     run_error(state, line, STATUS_BAD_REQUEST, error);
+}
+
+/* ---- CLIENT KILL and LIST ------------------------------------------------------------------------------- */
+
+static bool kills(void **state, const char *line, const struct client_identity *client)
+{
+    struct fixture *fixture = *state;
+    struct client_filter filter;
+    const struct command *command = run_ok(state, line);
+    assert_int_equal(command_client_filter(command, &filter, &fixture->error), STATUS_OK);
+    return client_filter_matches(&filter, client);
+}
+
+static void client_kill_means_who_fits_all_of_its_filters(void **state)
+{
+    struct client_identity client = {
+        .id = 7, .address = span_of_text("1.2.3.4:5"), .local = span_of_text("h:1"), .age_s = 60};
+    static const char *const fits[] = {
+        "client kill 1.2.3.4:5",        "client kill id 7",
+        "client kill addr 1.2.3.4:5",   "client kill laddr h:1 id 7",
+        "client kill type normal",      "client kill user default",
+        "client kill maxage 60",        "client kill skipme yes id 7",
+        "client kill ID 7 TYPE Normal", "client list",
+        "client list type normal",      "client kill skipme no maxage 1",
+    };
+    static const char *const does_not[] = {
+        "client kill 1.2.3.4:6", "client kill id 8",         "client kill addr 1.2.3.4:5 id 8",
+        "client kill laddr h:2", "client kill type replica", "client kill type pubsub id 7",
+        "client kill maxage 61", "client list type master",  "client kill addr 1.2.3.4:5 laddr x",
+    };
+    for (size_t i = 0; i < sizeof fits / sizeof fits[0]; i++)
+        assert_true(kills(state, fits[i], &client));
+    for (size_t i = 0; i < sizeof does_not / sizeof does_not[0]; i++)
+        assert_false(kills(state, does_not[i], &client));
+    client.self = true;
+    assert_false(kills(state, "client kill id 7", &client));
+    assert_true(kills(state, "client kill id 7 skipme no", &client));
+    assert_true(kills(state, "client kill 1.2.3.4:5", &client));
+    assert_true(kills(state, "client list", &client));
+}
+
+static void commands_that_look_after_a_node_are_checked_before_they_travel(void **state)
+{
+    bad(state, "client kill id 0", "ERR client-id should be greater than 0");
+    bad(state, "client kill id x", "ERR client-id should be greater than 0");
+    bad(state, "client kill maxage 0", "ERR maxage should be greater than 0");
+    bad(state, "client kill id 1 addr", "ERR syntax error");
+    bad(state, "client kill nonsense 1", "ERR syntax error");
+    bad(state, "client kill user bob", "ERR No such user 'bob'");
+    bad(state, "client list type x", "ERR Unknown client type 'x'");
+    bad(state, "client list id", "ERR syntax error");
+    bad(state, "client list id 1 x", "ERR Invalid client ID");
+    bad(state, "client reply maybe", "ERR syntax error");
+    bad(state, "slowlog get -2", "ERR count should be greater than or equal to -1");
+    bad(state, "config set a b c", "ERR syntax error");
+    run_ok(state, "slowlog get");
+    assert_int_equal(command_slowlog_count(&((struct fixture *)*state)->command), 10);
+    run_ok(state, "slowlog get -1");
+    assert_true(command_slowlog_count(&((struct fixture *)*state)->command) == UINT64_MAX);
+    run_error(state, "debug sleep 1", STATUS_UNSUPPORTED,
+              "ERR DEBUG makes a server stop or misbehave for tests of it, which Rondo does not offer");
 }
 
 /* ---- the table ------------------------------------------------------------------------------------------ */
@@ -385,7 +446,7 @@ static void subcommands_are_told_apart(void **state)
     bad(state, "client foo", "ERR unknown subcommand 'foo'. Try CLIENT HELP.");
     bad(state, "cluster foo", "ERR unknown subcommand 'foo'. Try CLUSTER HELP.");
     bad(state, "command foo", "ERR unknown subcommand 'foo'. Try COMMAND HELP.");
-    bad(state, "config set a b", "ERR unknown subcommand 'set'. Try CONFIG HELP.");
+    bad(state, "config rewrite", "ERR unknown subcommand 'rewrite'. Try CONFIG HELP.");
     bad(state, "client setname \"a b\"",
         "ERR Client names cannot contain spaces, newlines or special characters.");
     bad(state, "client setinfo a b", "ERR unknown option 'a': CLIENT SETINFO takes LIB-NAME or LIB-VER");
@@ -451,10 +512,11 @@ static void command_answers_from_the_table(void **state)
         assert_int_equal(introspect(state, "command docs get nosuch client", proto, NULL), pairs * 2);
         assert_int_equal(introspect(state, "command list", proto, NULL), COMMAND_NAMED_COUNT);
         assert_int_equal(introspect(state, "command info get nosuch client", proto, NULL), 3);
-        assert_int_equal(introspect(state, "client help", proto, NULL), 13);
-        assert_int_equal(introspect(state, "config help", proto, NULL), 5);
+        assert_int_equal(introspect(state, "client help", proto, NULL), 35);
+        assert_int_equal(introspect(state, "config help", proto, NULL), 9);
+        assert_int_equal(introspect(state, "slowlog help", proto, NULL), 9);
     }
-    introspect(state, "command count", 2, ":31\r\n");
+    introspect(state, "command count", 2, ":34\r\n");
     introspect(state, "command info get nosuch", 2,
                "*2\r\n*10\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n"
                "*3\r\n+@read\r\n+@fast\r\n+@string\r\n*0\r\n*0\r\n*0\r\n$-1\r\n");
@@ -509,6 +571,9 @@ static void globs_match_as_in_redis(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(client_kill_means_who_fits_all_of_its_filters, setup, teardown),
+        cmocka_unit_test_setup_teardown(commands_that_look_after_a_node_are_checked_before_they_travel, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(every_command_is_found_by_its_name_in_any_case, setup, teardown),
         cmocka_unit_test_setup_teardown(every_subcommand_is_found_in_its_container, setup, teardown),
         cmocka_unit_test_setup_teardown(refused_commands_say_why, setup, teardown),

@@ -110,7 +110,7 @@ static bool check_bytes(struct span bytes)
 static void frames_of_every_type_come_back_the_same(void **state)
 {
     (void)state;
-    uint32_t types_seen = 0;
+    uint64_t types_seen = 0;
     for (uint32_t number = 0; number < SAMPLES; number++) {
         struct buf buf;
         struct frame frame;
@@ -124,10 +124,10 @@ static void frames_of_every_type_come_back_the_same(void **state)
         assert_int_equal(frame.epoch, head.epoch);
         assert_int_equal(frame.whole.size, buf.size);
         assert_true(check_bytes(buf_span(&buf)));
-        types_seen |= 1u << frame.type;
+        types_seen |= UINT64_C(1) << frame.type;
         buf_free(&buf);
     }
-    assert_int_equal(types_seen, (1u << (FRAME_TYPE_MAX + 1)) - 2);
+    assert_int_equal(types_seen, (UINT64_C(1) << (FRAME_TYPE_MAX + 1)) - 2);
 }
 
 static void put_and_answer_carry_what_was_given(void **state)
@@ -192,6 +192,8 @@ static void slot_is_found_in_the_frames_that_have_one(void **state)
                                           77,
                                           SLOTS_COUNT - 1,
                                           1,
+                                          -1,
+                                          -1,
                                           -1,
                                           -1,
                                           -1,
@@ -306,7 +308,7 @@ static void bodies_with_something_behind_are_refused(void **state)
 {
     (void)state;
     for (uint32_t number = 0; number < SAMPLES; number++) {
-        if ((number >= 15 && number <= 27) || (number > 30 && number < 36))
+        if ((number >= 15 && number <= 27) || (number > 30 && number != 36))
             continue; /* of these any bytes are the body */
         struct buf buf;
         buf_init(&buf, &test_alloc);
