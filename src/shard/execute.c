@@ -26,6 +26,9 @@ static void operate(struct shard *shard, struct client *client, struct pending *
     }
     pending->parts_total = command->keys_count;
     pending->traced = command->trace;
+    pending->range_first = command->range_first;
+    pending->range_last = command->range_last;
+    pending->found_error = command->found_error;
     /* The command's own reply, then the timeline. */
     if (pending->traced && !pending->http)
         resp_reply_array(&pending->reply, 2);
@@ -40,6 +43,7 @@ static void operate(struct shard *shard, struct client *client, struct pending *
     for (uint32_t i = 0; i < command->keys_count; i++) {
         struct operation operation = {
             .kind = command->operation,
+            .flags = command->flags,
             .r = command->r != COUNT_DEFAULT ? command->r : client->r,
             .w = command->w != COUNT_DEFAULT ? command->w : client->w,
             .sloppy = (command->given & COMMAND_GIVEN_SLOPPY) != 0 ? command->sloppy : client->sloppy,

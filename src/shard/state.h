@@ -14,6 +14,7 @@
  *   client.c       client connections: parsing, order of answers
  *   execute.c      commands: immediate answers, or operations
  *   reply.c        results to RESP and HTTP answers
+ *   reply_key.c    answers about one key: times, types, parts of values
  *   trace.c        timelines of requests
  *   describe.c     CLUSTER, and the JSON of /status and /ring
  *   info.c         INFO, CONFIG GET, CLIENT INFO and statistics of all shards
@@ -148,6 +149,7 @@ struct request {
     struct list_link parked;
     struct origin origin;
     enum operation_kind kind;
+    uint8_t flags; /* enum operation_flags */
     enum request_phase phase;
     uint32_t hash; /* memtable_hash of the key */
     uint16_t slot;
@@ -171,11 +173,12 @@ struct request {
     uint32_t sent_us;        /* since then, and 1 more: something was sent to a replica; 0 = nothing yet */
     uint32_t parked_us;      /* likewise: it waits for a stamp; 0 = it does not */
     struct trace *trace;     /* NULL: nobody asked for it */
-    struct stamp applies_to; /* EXPIRE: the value's stamp */
+    struct stamp applies_to; /* EXPIRE, KEEP_EXPIRY: the stamp of the value that was read */
     size_t size;             /* of this block: key and value stand behind the request */
     struct span key;
-    struct span value; /* PUT: kept for restamping */
+    struct span value; /* PUT: kept for restamping; EXPIRE that wants it: the one read, a view of `read` */
     struct buf record; /* PUT: what is written; GET: the merge so far */
+    struct buf read;   /* what was read, while a value of it is wanted */
     struct put_quorum put;
     struct get_quorum get; /* last: but for its head it is what get_start makes it */
 };
@@ -208,7 +211,10 @@ struct pending {
     uint32_t parts_total;
     uint32_t parts_left;
     uint32_t trace_size;
-    int64_t count;               /* DEL, EXISTS, statistics */
+    int64_t count;       /* DEL, EXISTS, statistics */
+    int64_t range_first; /* GETRANGE */
+    int64_t range_last;
+    const char *found_error;     /* the answer where there is a value; NULL = the usual one */
     struct result failure;       /* of the first part that failed */
     struct part *parts;          /* MGET */
     struct stats_sum *stats;     /* INFO, DBSIZE, /status: what the shards said so far */
@@ -510,6 +516,8 @@ void trace_cold(struct shard *shard, const struct task *task);
 /* "STAMP", or "STAMP+STAMP" with that of an expiry set later; nothing for a key never heard of. Returns its size. */
 #define VERSION_TEXT_BYTES_MAX (2 * STAMP_TEXT_BYTES_MAX)
 size_t version_format(struct version version, char text[VERSION_TEXT_BYTES_MAX]);
+/* reply_key.c; false: the command is none of its. */
+bool reply_key(struct shard *shard, struct pending *pending, const struct result *result);
 void reply_part(struct shard *shard, struct pending *pending, uint32_t part, const struct result *result);
 void reply_parts_over(struct shard *shard, struct pending *pending);
 void reply_out_of_memory(struct pending *pending);

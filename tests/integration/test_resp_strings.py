@@ -1,0 +1,110 @@
+"""Strings and expiry: reply for reply what a redis-server of this machine answers, on one node and on three."""
+
+import shlex
+
+import pytest
+
+from harness import RawResp
+
+FAR_S = 4102444800  # 2100-01-01
+FAR_MS = FAR_S * 1000 + 250
+
+# In this order, on keys that nothing else uses. Times are absolute where an answer shows them.
+SETTING = [
+    "SETEX s:a 1000 v", "GET s:a", "SETEX s:a 0 v", "SETEX s:a -1 v", "SETEX s:a abc v", "SETEX s:a 10",
+    "SETEX s:a 9223372036854775807 v", "PSETEX s:a 1000000 w", "GET s:a", "PSETEX s:a 0 v", "PSETEX s:a abc v",
+    "PSETEX",
+    "PSETEX s:a 9223372036854775807 v",
+    "SET s:b hello", "GETRANGE s:b 0 -1", "GETRANGE s:b 1 3", "GETRANGE s:b -3 -1", "GETRANGE s:b -3 2",
+    "GETRANGE s:b 3 1", "GETRANGE s:b -1 -3", "GETRANGE s:b -100 100", "GETRANGE s:b -100 -50",
+    "GETRANGE s:b -50 -100",
+    "GETRANGE s:b 5 10", "GETRANGE s:b 9223372036854775807 -9223372036854775808",
+    "GETRANGE s:b -9223372036854775808 9223372036854775807", "GETRANGE s:b 0 9223372036854775808", "GETRANGE s:b a 1",
+    "GETRANGE s:b 1 1.5", "GETRANGE s:none 0 -1", "GETRANGE s:none a 1", "GETRANGE s:b 1", "SUBSTR s:b 1 2",
+    "SUBSTR s:b",
+    "SET s:empty ''", "GETRANGE s:empty 0 -1", "GETRANGE s:empty -1 0", "STRLEN s:empty",
+    "TYPE s:b", "TYPE s:none", "TYPE", "TYPE a b", "TOUCH s:b s:b s:none", "TOUCH", "TOUCH s:none",
+    f"SET s:c v EXAT {FAR_S}", "EXPIRETIME s:c", "PEXPIRETIME s:c", f"SET s:c v PXAT {FAR_MS}", "PEXPIRETIME s:c",
+    "EXPIRETIME s:c", f"SET s:c v PXAT {FAR_MS + 500}", "EXPIRETIME s:c", "EXPIRETIME s:b", "PEXPIRETIME s:b",
+    "EXPIRETIME s:none", "PEXPIRETIME s:none", "EXPIRETIME", "PEXPIRETIME a b",
+    f"SET s:c v EX 10 EX 20 EXAT {FAR_S}", f"SET s:c v EXAT 4000000000 EXAT {FAR_S}", "EXPIRETIME s:c",
+    "SET s:c v KEEPTTL EX 10", "SET s:c v EX 10 KEEPTTL", "SET s:c v PERSIST", "SET s:c v KEEPTTL extra",
+    "SET s:c kept KEEPTTL", "EXPIRETIME s:c", "GET s:c", "SET s:c kept KEEPTTL keepttl", "EXPIRETIME s:c",
+    "SET s:c plain", "EXPIRETIME s:c", "SET s:c still KEEPTTL", "EXPIRETIME s:c", "SET s:new v KEEPTTL", "TTL s:new",
+    "GET s:new", "SET s:c v EXAT 1", "SET s:c again KEEPTTL", "EXPIRETIME s:c", "GET s:c",
+]
+
+EXPIRING = [
+    "SET e:a v", f"EXPIREAT e:a {FAR_S}", "EXPIRETIME e:a", f"PEXPIREAT e:a {FAR_MS}", "PEXPIRETIME e:a",
+    "PEXPIRE e:a 1000000000000", "PEXPIRE e:a abc", "PEXPIRE e:a 9223372036854775807",
+    "EXPIREAT e:a 9223372036854775807",
+    "PEXPIREAT e:a 9223372036854775807", "PEXPIRETIME e:a", "PEXPIREAT e:a 9223372036854775808", "EXPIRE e:a",
+    "EXPIRE e:a -9223372036854775808", "EXPIREAT e:a", "PEXPIREAT", "PEXPIRE e:none 10", "EXPIREAT e:none 1",
+    "PEXPIREAT e:none -1", "PERSIST e:a", "PEXPIRETIME e:a",
+    "EXPIRE e:a 10 NX XX", "EXPIRE e:a 10 NX GT", "EXPIRE e:a 10 LT NX", "EXPIRE e:a 10 GT LT",
+    "EXPIRE e:a abc GT LT",
+    "EXPIRE e:a 10 FOO", "EXPIRE e:a abc FOO", "EXPIREAT e:a 10 NX FOO", "PEXPIREAT e:a 10 NX NX XX",
+    # Without an expiry.
+    f"EXPIREAT e:a {FAR_S} XX", f"EXPIREAT e:a {FAR_S} GT", f"EXPIREAT e:a {FAR_S} XX GT",
+    f"EXPIREAT e:a {FAR_S} XX LT",
+    "EXPIRETIME e:a", f"EXPIREAT e:a {FAR_S} LT", "EXPIRETIME e:a", "PERSIST e:a", f"EXPIREAT e:a {FAR_S} NX",
+    # With one.
+    f"EXPIREAT e:a {FAR_S + 1} NX", f"EXPIREAT e:a {FAR_S} GT", f"EXPIREAT e:a {FAR_S} LT",
+    f"EXPIREAT e:a {FAR_S - 1} GT",
+    f"EXPIREAT e:a {FAR_S + 1} LT", "EXPIRETIME e:a", f"EXPIREAT e:a {FAR_S + 1} GT", f"EXPIREAT e:a {FAR_S + 2} XX",
+    f"PEXPIREAT e:a {FAR_MS} LT XX", "PEXPIRETIME e:a", f"EXPIREAT e:none {FAR_S} NX", "EXPIRE e:none 10 XX",
+    # Times that have passed.
+    "EXPIREAT e:a 1 GT", "EXISTS e:a", "EXPIREAT e:a 1 NX", "EXISTS e:a", "EXPIREAT e:a 1 LT", "EXISTS e:a",
+    "GET e:a",
+    "TTL e:a", "TYPE e:a", "PEXPIRETIME e:a", "EXPIREAT e:a 1 LT", "SET e:a again", "GET e:a", "TTL e:a",
+    "EXPIRE e:a -1 XX", "EXPIRE e:a 0", "EXPIRE e:a 0", "GET e:a", "SET e:a v", "PEXPIREAT e:a -5", "EXISTS e:a",
+    "SET e:a v", "PEXPIRE e:a -9223372036854775808", "EXISTS e:a", "SET e:a v", "EXPIREAT e:a 0 LT", "EXISTS e:a",
+]
+
+GETEX = [
+    "GETEX g:none", "GETEX g:none EX 10", "GETEX g:none PERSIST", "GETEX g:none EX abc", "GETEX g:none EX 0", "GETEX",
+    "SET g:a value", "GETEX g:a", "TTL g:a", f"GETEX g:a EXAT {FAR_S}", "EXPIRETIME g:a", f"GETEX g:a PXAT {FAR_MS}",
+    "PEXPIRETIME g:a", "GETEX g:a", "PEXPIRETIME g:a", "GETEX g:a PERSIST", "TTL g:a", "GETEX g:a PERSIST persist",
+    "GETEX g:a EX abc", "GETEX g:a EX 0", "GETEX g:a PX -1", "GETEX g:a EX 9223372036854775807", "GETEX g:a EX",
+    "GETEX g:a FOO", "GETEX g:a KEEPTTL", "GETEX g:a NX", "GETEX g:a PERSIST EX 10", "GETEX g:a EX 10 PERSIST",
+    "GETEX g:a EX 10 PX 10", f"GETEX g:a EXAT 10 EXAT {FAR_S}", "EXPIRETIME g:a", "GETEX g:a EXAT 1", "GET g:a",
+    "EXISTS g:a", "GETEX g:a", "SET g:a v", f"GETEX g:a PXAT {FAR_MS}", "SET g:a w KEEPTTL", "PEXPIRETIME g:a",
+    "GETEX g:a",
+]
+
+GROUPS = {"setting": SETTING, "expiring": EXPIRING, "getex": GETEX}
+
+
+def differences(connections, redis_port, lines):
+    """Each line goes to the next of the connections, and to Redis."""
+    different = []
+    with RawResp(redis_port) as reference:
+        for i, line in enumerate(lines):
+            words = shlex.split(line)
+            ours, theirs = connections[i % len(connections)].command(*words), reference.command(*words)
+            if ours != theirs:
+                different.append(f"{line}: {ours!r}, Redis: {theirs!r}")
+    return "\n".join(different)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_one_node_answers_as_redis(node, redis_port, group):
+    with RawResp(node.resp_port) as raw, RawResp(redis_port) as reference:
+        reference.command("FLUSHALL")
+        assert not differences([raw], redis_port, GROUPS[group])
+
+
+@pytest.fixture
+def everywhere(cluster):
+    """A connection to each node."""
+    connections = [RawResp(node.resp_port) for node in cluster]
+    yield connections
+    for connection in connections:
+        connection.socket.close()
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_three_nodes_in_turn_answer_as_redis(everywhere, redis_port, group):
+    with RawResp(redis_port) as reference:
+        reference.command("FLUSHALL")
+    assert not differences(everywhere, redis_port, GROUPS[group])
