@@ -11,7 +11,8 @@
  *   coordinator.c  requests: beginning, answers, deadlines (request.h)
  *   write.c        the put machine wired to replicas
  *   read.c         the get machine wired to replicas
- *   client.c       client connections: parsing, order of answers
+ *   client.c       client connections: parsing
+ *   answers.c      and what they are answered, in order
  *   execute.c      commands: immediate answers, or operations
  *   reply.c        results to RESP and HTTP answers
  *   reply_key.c    answers about one key: times, types, parts of values
@@ -493,16 +494,21 @@ void coordinator_free(struct shard *shard);
 
 /* client.c */
 void client_event(struct shard *shard, struct event *event);
-void clients_turn_begin(struct shard *shard);
-void clients_turn_end(struct shard *shard);
 void clients_free(struct shard *shard);
 void client_part_done(struct shard *shard, uint64_t ticket, const struct result *result);
 void client_stats_part(struct shard *shard, uint64_t ticket, const struct stats_sum *stats);
-void pending_finish(struct shard *shard, struct pending *pending);
+void pending_free(struct shard *shard, struct pending *pending);
 void pending_part_over(struct shard *shard, struct pending *pending);
 /* Sends the operation on part `part` of a pending command to the shard of its slot. */
 void pending_operate(struct shard *shard, struct pending *pending, uint32_t part,
                      const struct operation *operation);
+
+/* answers.c */
+void clients_turn_begin(struct shard *shard);
+void clients_turn_end(struct shard *shard);
+/* The client has output, or is to be looked at, at the turn's end. */
+void client_touched(struct shard *shard, struct client *client);
+void pending_finish(struct shard *shard, struct pending *pending);
 
 /* execute.c */
 void execute(struct shard *shard, struct client *client, struct pending *pending,

@@ -1,0 +1,107 @@
+/* Answers on their way out: in the order of the commands, gathered for each client and given out at a turn's end. */
+#include "shard/state.h"
+
+/* Buffers that grew past this are given back when they have been sent. */
+#define CLIENT_BUFFER_KEEP_BYTES (16u << 10)
+
+void client_touched(struct shard *shard, struct client *client)
+{
+    if (client->in_dirty)
+        return;
+    client->in_dirty = true;
+    list_remove(&client->dirty);
+    list_push_back(&shard->dirty_clients, &client->dirty);
+}
+
+/* Appends an answer to the output. False: what is there already must leave first; it goes on with the next turn. An
+ * answer that was lost would shift all that follow: then the connection ends with the answers before it. */
+static bool take_answer(struct shard *shard, struct client *client, struct pending *head)
+{
+    bool complete = !head->reply.failed && buf_reserve(&client->out, head->reply.size);
+    if (complete) {
+        buf_append_span(&client->out, buf_span(&head->reply));
+    } else if (!head->reply.failed && client->out.size > 0) {
+        client->out.failed = false;
+        client->held_back = true;
+        shard->answers_held = true;
+        client_touched(shard, client);
+        return false;
+    } else if (!head->reply.failed) {
+        struct buf empty = client->out;
+        empty.failed = false;
+        client->out = head->reply;
+        head->reply = empty;
+        complete = true;
+    }
+    client->closing = !complete || head->close;
+    return true;
+}
+
+/* Moves finished answers at the head of the list to the output. */
+static void move_answers(struct shard *shard, struct client *client)
+{
+    while (!list_empty(&client->pending)) {
+        struct pending *head = LIST_ENTRY(list_first(&client->pending), struct pending, in_order);
+        if (!head->done)
+            return;
+        if (!client->closing && !take_answer(shard, client, head))
+            return;
+        client->pending_count--;
+        pending_free(shard, head);
+        client_touched(shard, client);
+    }
+}
+
+void pending_finish(struct shard *shard, struct pending *pending)
+{
+    pending->done = true;
+    if (pending->reply.failed)
+        reply_out_of_memory(pending);
+    if (pending->client == NULL)
+        pending_free(shard, pending);
+    else
+        move_answers(shard, pending->client);
+}
+
+/* Whether a paused client may go on: it has room again, or nothing of it is left that could make some. */
+static bool may_resume(const struct shard *shard, const struct client *client)
+{
+    if (!client->paused || client->closing)
+        return false;
+    return client->pending_count == 0 ||
+           (client->pending_count < CLIENT_COMMANDS_MAX / 2 && !memory_busy(shard));
+}
+
+void clients_turn_end(struct shard *shard)
+{
+    while (!list_empty(&shard->dirty_clients)) {
+        struct client *client = LIST_ENTRY(list_pop_front(&shard->dirty_clients), struct client, dirty);
+        struct effect *effect = effects_add(shard->effects, EFFECT_CLIENT_SEND);
+        effect->client = client->id;
+        effect->bytes = buf_span(&client->out);
+        effect->flag = client->closing;
+        effect->idle = client->pending_count == 0;
+        list_push_back(&shard->sent_clients, &client->dirty);
+        if (!may_resume(shard, client))
+            continue;
+        client->paused = false;
+        effects_add(shard->effects, EFFECT_CLIENT_RESUME)->client = client->id;
+    }
+}
+
+void clients_turn_begin(struct shard *shard)
+{
+    shard->answers_held = false;
+    while (!list_empty(&shard->sent_clients)) {
+        struct client *client = LIST_ENTRY(list_pop_front(&shard->sent_clients), struct client, dirty);
+        client->in_dirty = false;
+        if (client->out.capacity > CLIENT_BUFFER_KEEP_BYTES || memory_busy(shard))
+            buf_free(&client->out);
+        else
+            buf_clear(&client->out);
+        if (client->held_back) {
+            client->held_back = false;
+            move_answers(shard, client);
+        }
+    }
+}
