@@ -1,12 +1,12 @@
 /* Answers on their way out: in the order of the commands, gathered for each client and given out at a turn's end. */
-#include "shard/state.h"
+#include "shard/key_order.h"
 
 /* Buffers that grew past this are given back when they have been sent. */
 #define CLIENT_BUFFER_KEEP_BYTES (16u << 10)
 
 void client_touched(struct shard *shard, struct client *client)
 {
-    if (client->in_dirty)
+    if (client->in_dirty || client->gone)
         return;
     client->in_dirty = true;
     list_remove(&client->dirty);
@@ -57,10 +57,12 @@ void pending_finish(struct shard *shard, struct pending *pending)
     pending->done = true;
     if (pending->reply.failed)
         reply_out_of_memory(pending);
-    if (pending->client == NULL)
+    if (pending->client == NULL) {
         pending_free(shard, pending);
-    else
-        move_answers(shard, pending->client);
+        return;
+    }
+    key_order_finished(shard, pending);
+    move_answers(shard, pending->client);
 }
 
 /* Whether a paused client may go on: it has room again, or nothing of it is left that could make some. */

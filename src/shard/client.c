@@ -5,7 +5,7 @@
  * and one held by execute() while it starts them, so that it cannot end under its feet. */
 #include <assert.h>
 
-#include "shard/state.h"
+#include "shard/key_order.h"
 
 /* A value this little past its limit is read whole, so that the client gets an error and keeps its connection. */
 #define BULK_SLACK_BYTES (1u << 20)
@@ -70,6 +70,7 @@ void pending_free(struct shard *shard, struct pending *pending)
     alloc_put(&shard->alloc, pending->trace, pending->trace_size);
     healing_free(shard, pending->healing);
     buf_free(&pending->reply);
+    key_order_free(shard, pending);
     alloc_put(&shard->alloc, pending, sizeof *pending);
 }
 
@@ -112,6 +113,7 @@ void pending_operate(struct shard *shard, struct pending *pending, uint32_t part
     uint16_t target = slot_shard(slot, shard->options.shards);
     uint64_t ticket = pending->id << TICKET_PART_BITS | part;
     pending->parts_left++;
+    key_order_slot(pending, slot);
     if (target == shard->options.shard) {
         struct origin origin = {.ticket = ticket};
         coordinate(shard, slot, operation, &origin);
@@ -150,28 +152,39 @@ static void out_of_memory(struct shard *shard, struct client *client)
     client_touched(shard, client);
 }
 
-static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)
+/* `wait`: it waits for its turn if that has not come. */
+static void run_words(struct shard *shard, struct client *client, struct pending *pending, struct words words,
+                      bool wait)
 {
-    struct pending *pending = pending_new(shard, client);
-    if (pending == NULL) {
-        out_of_memory(shard, client);
-        return;
-    }
     struct command command;
     struct command_limits limits = limits_of(shard);
     struct buf error;
     buf_init(&error, &shard->alloc);
-    enum status status =
-        command_parse(&limits, request->argc, request->argv, shard->now.wall_ms, &command, &error);
-    if (status == STATUS_OK) {
-        execute(shard, client, pending, &command);
-    } else {
+    enum status status = command_parse(&limits, words.argc, words.argv, shard->now.wall_ms, &command, &error);
+    if (status != STATUS_OK) {
         pending->reply.failed = error.failed;
         if (!error.failed)
             resp_reply_error(&pending->reply, buf_span(&error));
         pending_finish(shard, pending);
+    } else if (!wait || !key_order_matters(pending, &command) ||
+               !key_order_waits(shard, pending, &command, words)) {
+        execute(shard, client, pending, &command);
     }
     buf_free(&error);
+}
+
+void client_run(struct shard *shard, struct client *client, struct pending *pending, struct words words)
+{
+    run_words(shard, client, pending, words, false);
+}
+
+static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)
+{
+    struct pending *pending = pending_new(shard, client);
+    if (pending == NULL)
+        out_of_memory(shard, client);
+    else
+        run_words(shard, client, pending, (struct words){.argc = request->argc, .argv = request->argv}, true);
 }
 
 /* The stream cannot be followed any further: say why, then close. */
@@ -390,6 +403,7 @@ static struct client *client_new(struct shard *shard, const struct event *event)
     client->opened_ms = shard->now.wall_ms;
     list_init(&client->pending);
     list_init(&client->dirty);
+    list_init(&client->woken);
     buf_init(&client->out, &shard->alloc);
     struct resp_limits resp = {
         .bulk_bytes_max = shard->options.value_bytes_max + BULK_SLACK_BYTES,
@@ -416,8 +430,6 @@ static struct client *client_new(struct shard *shard, const struct event *event)
 
 static void client_free(struct shard *shard, struct client *client)
 {
-    struct client *taken = map_take(&shard->clients, client->id);
-    assert(taken == client);
     /* Unanswered commands end on their own; their answers go nowhere. */
     while (!list_empty(&client->pending)) {
         struct pending *pending = LIST_ENTRY(list_pop_front(&client->pending), struct pending, in_order);
@@ -426,10 +438,38 @@ static void client_free(struct shard *shard, struct client *client)
             pending_free(shard, pending);
     }
     list_remove(&client->dirty);
+    list_remove(&client->woken);
     resp_parser_free(&client->resp);
     http_parser_free(client->http);
     buf_free(&client->out);
     alloc_put(&shard->alloc, client, sizeof *client);
+}
+
+/* What it sent whole is carried out, and in order: if some of that waits for its turn, the client stays for it. */
+static void client_leaves(struct shard *shard, struct client *client)
+{
+    struct client *taken = map_take(&shard->clients, client->id);
+    assert(taken == client);
+    if (client->waiting_count == 0) {
+        client_free(shard, client);
+        return;
+    }
+    client->gone = true;
+    client->closing = true;
+    buf_free(&client->out);
+    list_remove(&client->dirty);
+    list_push_back(&shard->clients_leaving, &client->dirty);
+}
+
+void clients_left(struct shard *shard)
+{
+    struct list_link *at = shard->clients_leaving.next;
+    while (at != &shard->clients_leaving) {
+        struct client *client = LIST_ENTRY(at, struct client, dirty);
+        at = at->next;
+        if (list_empty(&client->pending))
+            client_free(shard, client);
+    }
 }
 
 static void client_refused(struct shard *shard, uint64_t id)
@@ -457,7 +497,7 @@ void client_event(struct shard *shard, struct event *event)
     }
     if (event->kind == EVENT_CLIENT_CLOSED) {
         shard->counters.clients--;
-        client_free(shard, client);
+        client_leaves(shard, client);
         return;
     }
     if (client->protocol == CLIENT_RESP)
@@ -472,9 +512,13 @@ void clients_free(struct shard *shard)
     uint32_t at = 0;
     for (struct client *client = map_next(&shard->clients, &at); client != NULL;
          client = map_next(&shard->clients, &at)) {
+        struct client *taken = map_take(&shard->clients, client->id);
+        assert(taken == client);
         client_free(shard, client);
         at = 0;
     }
+    while (!list_empty(&shard->clients_leaving))
+        client_free(shard, LIST_ENTRY(list_first(&shard->clients_leaving), struct client, dirty));
     at = 0;
     for (struct pending *pending = map_next(&shard->pendings, &at); pending != NULL;
          pending = map_next(&shard->pendings, &at)) {

@@ -13,6 +13,7 @@
  *   read.c         the get machine wired to replicas
  *   client.c       client connections: parsing
  *   answers.c      and what they are answered, in order
+ *   key_order.c    a connection's commands on a key, one after the other (key_order.h)
  *   execute.c      commands: immediate answers, or operations
  *   reply.c        results to RESP and HTTP answers
  *   reply_key.c    answers about one key: times, types, parts of values
@@ -197,10 +198,13 @@ struct part {
 struct pending {
     struct list_link in_order; /* of its client */
     uint64_t id;
-    struct client *client; /* NULL once it has gone */
+    struct client *client;           /* NULL once it has gone */
+    struct waiting_command *waiting; /* its turn has not come (key_order.h); or NULL */
     enum command_id command;
     uint8_t proto;
     uint8_t section; /* INFO: which sections */
+    uint8_t access;  /* enum key_access (key_order.h) */
+    uint16_t slot;   /* of its last key */
     bool done;
     bool failed;
     bool traced; /* the answer carries the timeline */
@@ -209,6 +213,7 @@ struct pending {
     bool http_head;
     bool http_keep_alive;
     uint8_t http_minor;
+    uint64_t slot_mask; /* a bit for each of its slots, modulo 64 */
     uint32_t parts_total;
     uint32_t parts_left;
     uint32_t trace_size;
@@ -238,8 +243,13 @@ struct client {
     bool paused;
     bool held_back; /* finished answers wait until those in `out` have left */
     bool in_dirty;  /* has output to be given out at the turn's end */
+    bool gone;      /* there is nobody to answer, but commands that wait for their turn */
     uint32_t pending_count;
+    uint32_t reads;           /* those that only read, and are not done */
+    uint32_t ordered;         /* those that read first, and those that wait: not 0 while order needs care */
+    uint32_t waiting_count;   /* those that wait */
     struct list_link pending; /* in order */
+    struct list_link woken;   /* something of it is done, and something waits */
     struct list_link dirty;
     struct resp_parser resp;
     struct http_parser *http;
@@ -356,8 +366,10 @@ struct shard {
     struct map pendings;
     uint64_t pending_next;
     struct list_link dirty_clients;
-    bool answers_held;             /* of some client: a turn must follow */
-    struct list_link sent_clients; /* output given out in the turn that just ended */
+    struct list_link clients_woken;
+    struct list_link clients_leaving; /* gone, with commands that wait */
+    bool answers_held;                /* of some client: a turn must follow */
+    struct list_link sent_clients;    /* output given out in the turn that just ended */
 };
 
 /* ---- between the files ---------------------------------------------------------------------------------- */
@@ -495,6 +507,11 @@ void coordinator_free(struct shard *shard);
 /* client.c */
 void client_event(struct shard *shard, struct event *event);
 void clients_free(struct shard *shard);
+/* Forgets clients that have gone, once nothing of them is under way. */
+void clients_left(struct shard *shard);
+/* Carries out a command whose turn has come, or answers what is wrong with it. */
+struct words;
+void client_run(struct shard *shard, struct client *client, struct pending *pending, struct words words);
 void client_part_done(struct shard *shard, uint64_t ticket, const struct result *result);
 void client_stats_part(struct shard *shard, uint64_t ticket, const struct stats_sum *stats);
 void pending_free(struct shard *shard, struct pending *pending);

@@ -1,10 +1,11 @@
 """Strings and expiry: reply for reply what a redis-server of this machine answers, on one node and on three."""
 
+import random
 import shlex
 
 import pytest
 
-from harness import RawResp
+from harness import RawResp, encode
 
 FAR_S = 4102444800  # 2100-01-01
 FAR_MS = FAR_S * 1000 + 250
@@ -108,3 +109,37 @@ def test_three_nodes_in_turn_answer_as_redis(everywhere, redis_port, group):
     with RawResp(redis_port) as reference:
         reference.command("FLUSHALL")
     assert not differences(everywhere, redis_port, GROUPS[group])
+
+
+# ---- pipelines -------------------------------------------------------------------------------------------------
+
+
+def random_command(chooser, keys):
+    """A command whose answer does not depend on the time at which it is carried out."""
+    key, other = chooser.choice(keys), chooser.choice(keys)
+    value = str(chooser.randrange(1000))
+    when = FAR_S + chooser.randrange(5)
+    return chooser.choice([
+        ["SET", key, value], ["SET", key, value, "KEEPTTL"], ["SET", key, value, "EXAT", when],
+        ["GET", key], ["GETRANGE", key, 0, 1], ["STRLEN", key], ["EXPIRETIME", key], ["MGET", key, other],
+        ["EXPIREAT", key, when], ["EXPIREAT", key, when, chooser.choice(["NX", "XX", "GT", "LT"])],
+        ["EXPIREAT", key, 1, chooser.choice(["NX", "GT", "LT"])], ["PERSIST", key], ["GETEX", key, "EXAT", when],
+        ["GETEX", key, "PERSIST"], ["GETEX", key, "EXAT", 1], ["GETEX", key], ["DEL", key], ["DEL", key, other],
+        ["MSET", key, value, other, value + "x"], ["EXISTS", key, other], ["PING", value],
+    ])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_pipeline_is_answered_as_redis_answers_it(cluster, redis_port, seed):
+    """All of a pipeline is sent before the first answer is read: no command may overtake one on the same key."""
+    chooser = random.Random(seed)
+    keys = [f"pipe{seed}:{i}" for i in range(3)]
+    commands = [random_command(chooser, keys) for _ in range(600)]
+    answers = []
+    for port in (cluster[seed % 3].resp_port, redis_port):
+        with RawResp(port) as raw:
+            raw.send(b"".join(encode(*words) for words in commands))
+            answers.append([raw.raw_reply() for _ in commands])
+    different = [f"{i}: {words}: {ours!r}, Redis: {theirs!r}"
+                 for i, (words, ours, theirs) in enumerate(zip(commands, *answers)) if ours != theirs]
+    assert not different, "\n".join(different[:20])
