@@ -186,6 +186,8 @@ static enum status parse_container(struct parse *parse)
         return refuse_named(parse, "|", sub->name, "' command");
     }
     command->subcommand = sub->id;
+    if (subcommand_names_key(sub->id))
+        return parse_key_facts(parse);
     if (sub->id == SUBCOMMAND_CLIENT_SETNAME)
         return parse_name(parse, command->argv[2]);
     if (sub->id == SUBCOMMAND_CLIENT_SETINFO)
@@ -205,16 +207,6 @@ static enum status parse_ping(struct parse *parse)
         return refuse_arity(parse);
     if (command->argc == 2)
         command->value = command->argv[1];
-    return STATUS_OK;
-}
-
-static enum status parse_range(struct parse *parse)
-{
-    struct command *command = parse->command;
-    command->operation = OPERATION_GET;
-    if (span_parse_i64(command->argv[2], &command->range_first) != STATUS_OK ||
-        span_parse_i64(command->argv[3], &command->range_last) != STATUS_OK)
-        return refuse_integer(parse);
     return STATUS_OK;
 }
 
@@ -278,6 +270,8 @@ static enum status parse_command(struct parse *parse)
     case COMMAND_CLUSTER:
     case COMMAND_CONFIG:
     case COMMAND_COMMAND:
+    case COMMAND_OBJECT:
+    case COMMAND_MEMORY:
         return parse_container(parse);
     default: /* INFO, QUIT, DBSIZE, READONLY, READWRITE, ASKING: their arity says it all */
         return STATUS_OK;

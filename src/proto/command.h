@@ -29,7 +29,7 @@ enum command_given {
 
 struct command {
     enum command_id id;
-    enum subcommand_id subcommand; /* of CLIENT, CLUSTER, CONFIG, COMMAND; NONE for a bare COMMAND */
+    enum subcommand_id subcommand; /* of a container such as CLUSTER; NONE for a bare COMMAND */
 
     /* The operation on each key, or 0 for a command without keys. An EXPIRE without a condition, and a SET, to a
      * time that has passed are OPERATION_DELETE: as in Redis the key is gone at once (EXPIRE then answers whether

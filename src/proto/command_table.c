@@ -77,6 +77,13 @@ const struct subcommand_spec *subcommand_find(enum command_id container, struct 
     return NULL;
 }
 
+bool subcommand_names_key(enum subcommand_id id)
+{
+    enum command_id container = subcommand_spec_of(id)->container;
+    bool about_key = container == COMMAND_OBJECT || container == COMMAND_MEMORY;
+    return about_key && id != SUBCOMMAND_OBJECT_HELP && id != SUBCOMMAND_MEMORY_HELP;
+}
+
 uint32_t command_keys_count(const struct command_spec *spec, uint32_t argc)
 {
     assert(command_arity_fits(spec->arity, argc));

@@ -54,6 +54,8 @@ enum command_flags {
     X(DBSIZE, "dbsize", 1, COMMAND_FLAGS_READ, 0, 0, 0, "server", "Returns the number of keys on this node")          \
     X(PSETEX, "psetex", 4, COMMAND_FLAGS_PUT, 1, 1, 1, "string", "Sets a key that expires after milliseconds")        \
     X(SUBSTR, "substr", 4, COMMAND_FLAG_READONLY, 1, 1, 1, "string", "Returns a part of a value")                     \
+    X(OBJECT, "object", -2, 0, 0, 0, 0, "generic", "Facts about the value of a key")                                  \
+    X(MEMORY, "memory", -2, 0, 0, 0, 0, "server", "Facts about memory")                                               \
     X(SELECT, "select", 2, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "connection", "Accepts database 0, the only one")       \
     X(CLIENT, "client", -2, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "connection", "Facts about this connection")             \
     X(CONFIG, "config", -2, COMMAND_FLAGS_INTERNAL | COMMAND_FLAG_ADMIN, 0, 0, 0, "server", "Returns settings")       \
@@ -113,6 +115,13 @@ enum command_id {
     X(CLUSTER, CLUSTER_HELP, "help", 2, "Prints this help")                                                           \
     X(CONFIG, CONFIG_GET, "get", -3, "Returns the settings whose names match a pattern")                              \
     X(CONFIG, CONFIG_HELP, "help", 2, "Prints this help")                                                             \
+    X(OBJECT, OBJECT_ENCODING, "encoding", 3, "Returns how Redis would hold the value")                               \
+    X(OBJECT, OBJECT_FREQ, "freq", 3, "Refused: how often keys are read is not noted")                                \
+    X(OBJECT, OBJECT_IDLETIME, "idletime", 3, "Refused: when keys were read is not noted")                            \
+    X(OBJECT, OBJECT_REFCOUNT, "refcount", 3, "Returns 1: values are not shared")                                     \
+    X(OBJECT, OBJECT_HELP, "help", 2, "Prints this help")                                                             \
+    X(MEMORY, MEMORY_USAGE, "usage", -3, "Returns the bytes of a key's row in memory at a replica")                   \
+    X(MEMORY, MEMORY_HELP, "help", 2, "Prints this help")                                                             \
     X(COMMAND, COMMAND_COUNT, "count", 2, "Returns the number of commands")                                           \
     X(COMMAND, COMMAND_DOCS, "docs", -2, "Returns documentation of commands")                                         \
     X(COMMAND, COMMAND_INFO, "info", -2, "Returns arity, flags and keys of commands")                                 \
@@ -160,6 +169,9 @@ const struct subcommand_spec *subcommand_find(enum command_id container, struct 
 
 /* The spec of an id from 1 to SUBCOMMAND_END - 1. */
 const struct subcommand_spec *subcommand_spec_of(enum subcommand_id id);
+
+/* Whether the subcommand names one key, as its first argument: it then is a command on a key, and only reads. */
+bool subcommand_names_key(enum subcommand_id id);
 
 /* Why Rondo refuses a command that Redis has. */
 enum command_refusal {

@@ -29,6 +29,7 @@ static void operate(struct shard *shard, struct client *client, struct pending *
     pending->range_first = command->range_first;
     pending->range_last = command->range_last;
     pending->found_error = command->found_error;
+    pending->key_size = (uint16_t)command->key.size;
     /* The command's own reply, then the timeline. */
     if (pending->traced && !pending->http)
         resp_reply_array(&pending->reply, 2);
@@ -251,6 +252,8 @@ static void answer_now(struct shard *shard, struct client *client, struct pendin
         client_command(shard, client, pending, command);
         return;
     case COMMAND_COMMAND:
+    case COMMAND_OBJECT:
+    case COMMAND_MEMORY:
         command_introspect(command, client->proto, &pending->reply);
         return;
     case COMMAND_CONFIG:
@@ -283,6 +286,7 @@ void execute(struct shard *shard, struct client *client, struct pending *pending
              const struct command *command)
 {
     pending->command = command->id;
+    pending->subcommand = command->subcommand;
     pending->http_head = command->head;
     if (command->operation != 0) {
         operate(shard, client, pending, command);

@@ -203,8 +203,10 @@ struct pending {
     enum command_id command;
     uint8_t proto;
     uint8_t section; /* INFO: which sections */
-    uint8_t access;  /* enum key_access (key_order.h) */
-    uint16_t slot;   /* of its last key */
+    enum subcommand_id subcommand;
+    uint8_t access;    /* enum key_access (key_order.h) */
+    uint16_t slot;     /* of its last key */
+    uint16_t key_size; /* of its first key */
     bool done;
     bool failed;
     bool traced; /* the answer carries the timeline */

@@ -73,7 +73,24 @@ GETEX = [
     "GETEX g:a",
 ]
 
-GROUPS = {"setting": SETTING, "expiring": EXPIRING, "getex": GETEX}
+ABOUT_KEYS = [
+    *(f"OBJECT {what} o:none" for what in ("ENCODING", "FREQ", "IDLETIME", "REFCOUNT")), "MEMORY USAGE o:none",
+    "SET o:a hello", "OBJECT FREQ o:a", "OBJECT REFCOUNT o:a", "object encoding o:a",
+    *(word for value in ("0", "-1", "123", "9223372036854775807", "9223372036854775808", "-9223372036854775808",
+                         "-9223372036854775809", "-0", "007", "+5", "' 5'", "1.5", "''", "-",
+    "x" * 44, "x" * 45, "1" * 20)
+      for word in (f"SET o:b {value}", "OBJECT ENCODING o:b")),
+    "OBJECT", "OBJECT FOO o:a", "OBJECT ENCODING", "OBJECT ENCODING a b", "OBJECT FREQ", "OBJECT HELP extra",
+    "MEMORY", "MEMORY FOO", "MEMORY USAGE", "MEMORY USAGE o:a SAMPLES", "MEMORY USAGE o:a SAMPLES -1",
+    "MEMORY USAGE o:a SAMPLES abc", "MEMORY USAGE o:none SAMPLES abc", "MEMORY USAGE o:a FOO 1",
+    "MEMORY USAGE o:none SAMPLES 5",
+    "COMMAND GETKEYS OBJECT ENCODING o:a", "COMMAND GETKEYS MEMORY USAGE o:a SAMPLES 5",
+    "COMMAND GETKEYS OBJECT HELP",
+    "COMMAND GETKEYS GETEX o:a EX 10", "COMMAND GETKEYS TOUCH a b",
+    "EXPIRE o:a 010", "EXPIRE o:a -0", "EXPIRE o:a +5", "GETRANGE o:a 00 1",
+]
+
+GROUPS = {"about_keys": ABOUT_KEYS, "setting": SETTING, "expiring": EXPIRING, "getex": GETEX}
 
 
 def differences(connections, redis_port, lines):
@@ -143,3 +160,80 @@ def test_a_pipeline_is_answered_as_redis_answers_it(cluster, redis_port, seed):
     different = [f"{i}: {words}: {ours!r}, Redis: {theirs!r}"
                  for i, (words, ours, theirs) in enumerate(zip(commands, *answers)) if ours != theirs]
     assert not different, "\n".join(different[:20])
+
+
+# ---- facts about keys ------------------------------------------------------------------------------------------
+
+
+def test_memory_usage_is_that_of_a_row(node):
+    with RawResp(node.resp_port) as raw:
+        raw.command("SET", "usage", "v" * 1000)
+        small = raw.reply("MEMORY", "USAGE", "usage")
+        assert 1000 + len("usage") < small < 1100
+        raw.command("SET", "usage", "v" * 5000)
+        assert raw.reply("MEMORY", "USAGE", "usage", "SAMPLES", 0) == small + 4000
+        raw.command("EXPIRE", "usage", 1000)
+        assert raw.reply("MEMORY", "USAGE", "usage") > small + 4000
+
+
+def test_idle_times_are_refused_in_words(node):
+    with RawResp(node.resp_port) as raw:
+        raw.command("SET", "idle", "v")
+        assert "do not note when a key was read" in str(raw.reply("OBJECT", "IDLETIME", "idle"))
+
+
+COMMANDS = ["setex", "psetex", "getrange", "substr", "type", "touch", "pexpire", "expireat", "pexpireat", "expiretime",
+            "pexpiretime", "getex", "object", "memory", "get", "set", "mget", "mset", "del", "unlink", "exists",
+    "expire",
+            "ttl", "pttl", "persist", "strlen"]
+
+
+def test_the_command_table_says_of_keys_what_redis_says(node, redis_port):
+    def entry(reply):
+        name, arity, flags, first, last, step = reply[:6]
+        names = (b"object|encoding", b"object|freq", b"object|idletime", b"object|refcount", b"memory|usage")
+        subcommands = sorted((entry(sub) for sub in reply[9] if sub[0] in names), key=lambda sub: sub[0])
+        return name, arity, sorted(flags), first, last, step, subcommands
+
+    with RawResp(node.resp_port) as ours, RawResp(redis_port) as theirs:
+        mine, reference = (raw.reply("COMMAND", "INFO", *COMMANDS) for raw in (ours, theirs))
+    for ours, theirs in zip(mine, reference):
+        assert entry(ours) == entry(theirs)
+
+
+# ---- inline commands -------------------------------------------------------------------------------------------
+
+INLINE = [
+    rb'SET i "a\x41\tb\n\r\a\b\\\"c"', b"STRLEN i", b"GET i", b"SET i 'it\\'s \\n'", b"GET i", b'SET i ""', b"GET i",
+    b"SET i ''",
+    b"STRLEN i", b"  GET   i  ", b"\tGET\ti\t", b"GET i\r", b"get i", b'SET i a"b c"', b"GET i", b"SET i a'b c'",
+    b"GET i", rb'SET i "\xg1\q"', b"GET i", rb'SET i "\x4"', b"GET i", b"SET i \x80\xff", b"GET i", b"SET i a EX",
+    b"NOSUCH 'a b'",
+    b"GETRANGE i 0 0", b"SETEX i 100 'a b'", b"GET i", b"GETEX i PERSIST", b"MGET i i", b"TYPE i extra",
+    b"OBJECT ENCODING i",
+    b'"GET" i', b"SET 'i j' k", b'GET "i j"', b"PING\x0b", b"ECHO 'a'\x0c",
+]
+INLINE_ENDS = [b"SET i a'b", b'SET i "open', b"SET i 'open", b"SET i 'a'b", b'SET i "a"b', rb'SET i "a\"',
+               b"SET i 'a\\'"]
+
+
+def test_inline_commands_are_taken_apart_as_in_redis(node, redis_port):
+    different = []
+    with RawResp(node.resp_port) as ours, RawResp(redis_port) as theirs:
+        for line in INLINE:
+            answers = []
+            for raw in (ours, theirs):
+                raw.send(line + b"\r\n")
+                answers.append(raw.raw_reply())
+            if answers[0] != answers[1]:
+                different.append(f"{line!r}: {answers[0]!r}, Redis: {answers[1]!r}")
+    for line in INLINE_ENDS:
+        answers = []
+        for port in (node.resp_port, redis_port):
+            with RawResp(port) as raw:
+                raw.send(b"PING\r\n" + line + b"\r\nQUIT\r\n")
+                assert raw.closed()
+                answers.append(raw.bytes)
+        if answers[0] != answers[1]:
+            different.append(f"{line!r}: {answers[0]!r}, Redis: {answers[1]!r}")
+    assert not different, "\n".join(different)

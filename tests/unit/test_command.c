@@ -454,13 +454,16 @@ static void command_answers_from_the_table(void **state)
         assert_int_equal(introspect(state, "client help", proto, NULL), 13);
         assert_int_equal(introspect(state, "config help", proto, NULL), 5);
     }
-    introspect(state, "command count", 2, ":43\r\n");
+    introspect(state, "command count", 2, ":45\r\n");
     introspect(state, "command info get nosuch", 2,
                "*2\r\n*10\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n"
                "*3\r\n+@read\r\n+@fast\r\n+@string\r\n*0\r\n*0\r\n*0\r\n$-1\r\n");
     introspect(state, "command list filterby pattern RONDO.?E*", 2, "*1\r\n$9\r\nrondo.get\r\n");
     introspect(state, "command list filterby module x", 2, "-ERR syntax error\r\n");
     introspect(state, "command getkeys mset a b c d", 2, "*2\r\n$1\r\na\r\n$1\r\nc\r\n");
+    introspect(state, "command getkeys object freq k", 2, "*1\r\n$1\r\nk\r\n");
+    introspect(state, "command getkeys memory usage k samples 5", 2, "*1\r\n$1\r\nk\r\n");
+    introspect(state, "command getkeys object help", 2, "-ERR The command has no key arguments\r\n");
     introspect(state, "command getkeys ping x", 2, "-ERR The command has no key arguments\r\n");
     introspect(state, "command getkeys foo x", 2, "-ERR Invalid command specified\r\n");
     introspect(state, "command getkeys get x y", 2,

@@ -199,6 +199,25 @@ static void getrange_takes_two_integers(void **state)
     bad(state, "SUBSTR k 1", "ERR wrong number of arguments for 'substr' command");
 }
 
+static void object_and_memory_usage_read_one_key(void **state)
+{
+    const struct command *command = good(state, "OBJECT ENCODING k");
+    assert_int_equal(command->operation, OPERATION_GET);
+    assert_int_equal(command->subcommand, SUBCOMMAND_OBJECT_ENCODING);
+    assert_int_equal(command->keys_count, 1);
+    assert_true(span_is(command_key(command, 0), "k"));
+    assert_null(command->found_error);
+    assert_non_null(good(state, "OBJECT FREQ k")->found_error);
+    assert_non_null(good(state, "OBJECT IDLETIME k")->found_error);
+    assert_int_equal(good(state, "OBJECT HELP")->operation, 0);
+    assert_int_equal(good(state, "MEMORY USAGE k SAMPLES 0 samples 7")->operation, OPERATION_GET);
+    bad(state, "MEMORY USAGE k SAMPLES", "ERR syntax error");
+    bad(state, "MEMORY USAGE k SAMPLES -1", "ERR syntax error");
+    bad(state, "MEMORY USAGE k SAMPLES x", "ERR value is not an integer or out of range");
+    bad(state, "MEMORY STATS", "ERR unknown subcommand 'STATS'. Try MEMORY HELP.");
+    bad(state, "OBJECT FREQ", "ERR wrong number of arguments for 'object|freq' command");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +230,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(options_of_set_may_be_repeated_and_the_last_expiry_counts, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(getex_reads_or_changes_the_expiry_of_what_it_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(object_and_memory_usage_read_one_key, setup, teardown),
         cmocka_unit_test_setup_teardown(getrange_takes_two_integers, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
