@@ -194,9 +194,8 @@ static enum status parse_container(struct parse *parse)
         return parse_setinfo(parse);
     if (sub->id == SUBCOMMAND_CLUSTER_KEYSLOT)
         command->key = command->argv[2];
-    if (sub->id == SUBCOMMAND_CLUSTER_COUNTKEYSINSLOT &&
-        command_slot_parse(command->argv[2], &command->slot) != STATUS_OK)
-        return refuse(parse, "ERR Invalid slot");
+    if (sub->id == SUBCOMMAND_CLUSTER_COUNTKEYSINSLOT || sub->id == SUBCOMMAND_CLUSTER_GETKEYSINSLOT)
+        return parse_keys_in_slot(parse);
     return STATUS_OK;
 }
 

@@ -56,7 +56,8 @@ struct command {
     int64_t range_last;
     const char *found_error; /* the answer where there is a value; NULL = the usual one */
 
-    uint16_t slot;     /* /local/rows, CLUSTER COUNTKEYSINSLOT */
+    uint16_t slot;     /* /local/rows, CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT */
+    uint32_t keys_max; /* CLUSTER GETKEYSINSLOT */
     uint32_t bytes;    /* /local/rows: of a page; 0 = not given */
     struct span after; /* /local/rows: base64url of a key; empty = from the first */
 

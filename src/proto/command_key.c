@@ -1,4 +1,4 @@
-/* Commands that ask for a part of a value, or for facts about a key: GETRANGE, OBJECT, MEMORY USAGE. */
+/* Commands that ask for a part of a value, for facts about a key, or for the keys of a slot. */
 #include "proto/command_parse.h"
 
 enum status parse_range(struct parse *parse)
@@ -46,4 +46,21 @@ enum status parse_key_facts(struct parse *parse)
     else if (command->subcommand == SUBCOMMAND_OBJECT_IDLETIME)
         command->found_error = "ERR OBJECT IDLETIME has no answer: replicas do not note when a key was read";
     return status;
+}
+
+enum status parse_keys_in_slot(struct parse *parse)
+{
+    struct command *command = parse->command;
+    bool lists = command->subcommand == SUBCOMMAND_CLUSTER_GETKEYSINSLOT;
+    int64_t slot = 0;
+    int64_t count = 0;
+    if (span_parse_i64(command->argv[2], &slot) != STATUS_OK)
+        return refuse_integer(parse);
+    if (lists && span_parse_i64(command->argv[3], &count) != STATUS_OK)
+        return refuse_integer(parse);
+    if (slot < 0 || slot >= SLOTS_COUNT || count < 0)
+        return refuse(parse, lists ? "ERR Invalid slot or number of keys" : "ERR Invalid slot");
+    command->slot = (uint16_t)slot;
+    command->keys_max = count < UINT32_MAX ? (uint32_t)count : UINT32_MAX;
+    return STATUS_OK;
 }

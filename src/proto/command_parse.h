@@ -97,9 +97,11 @@ enum status parse_mset(struct parse *parse);
 enum status parse_rondo_put(struct parse *parse);
 enum status parse_options(struct parse *parse, uint32_t first, unsigned allowed);
 
-/* command_key.c: GETRANGE; OBJECT and MEMORY on a key. */
+/* command_key.c: GETRANGE; OBJECT and MEMORY on a key; keys of a slot. */
 enum status parse_range(struct parse *parse);
 enum status parse_key_facts(struct parse *parse);
+/* CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT. */
+enum status parse_keys_in_slot(struct parse *parse);
 
 /* command_expire.c: EXPIRE, PEXPIRE, EXPIREAT, PEXPIREAT. */
 enum status parse_expire(struct parse *parse);

@@ -69,6 +69,7 @@ enum command_flags {
     X(EXPIREAT, "expireat", -3, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Sets the second at which a key expires")    \
     X(READWRITE, "readwrite", 1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "cluster", "Accepted; the opposite of READONLY")  \
     X(PEXPIREAT, "pexpireat", -3, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Sets when a key expires, in ms")          \
+    X(RANDOMKEY, "randomkey", 1, COMMAND_FLAG_READONLY, 0, 0, 0, "generic", "Returns some key of this node")          \
     X(RONDO_GET, "rondo.get", -2, COMMAND_FLAGS_READ, 1, 1, 1, "rondo", "Returns a key's value and version")          \
     X(RONDO_PUT, "rondo.put", -3, COMMAND_FLAGS_PUT, 1, 1, 1, "rondo", "Sets a key; answers the version written")     \
     X(EXPIRETIME, "expiretime", 2, COMMAND_FLAGS_READ, 1, 1, 1, "generic", "Returns when a key expires, in seconds")  \
@@ -112,6 +113,7 @@ enum command_id {
     X(CLUSTER, CLUSTER_MYID, "myid", 2, "Returns this node's id")                                                     \
     X(CLUSTER, CLUSTER_KEYSLOT, "keyslot", 3, "Returns the slot of a key")                                            \
     X(CLUSTER, CLUSTER_COUNTKEYSINSLOT, "countkeysinslot", 3, "Returns the number of keys of a slot on this node")    \
+    X(CLUSTER, CLUSTER_GETKEYSINSLOT, "getkeysinslot", 4, "Returns keys of a slot on this node")                      \
     X(CLUSTER, CLUSTER_HELP, "help", 2, "Prints this help")                                                           \
     X(CONFIG, CONFIG_GET, "get", -3, "Returns the settings whose names match a pattern")                              \
     X(CONFIG, CONFIG_HELP, "help", 2, "Prints this help")                                                             \

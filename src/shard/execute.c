@@ -300,6 +300,10 @@ void execute(struct shard *shard, struct client *client, struct pending *pending
         rows_page_ask(shard, pending, command);
     } else if (command->subcommand == SUBCOMMAND_CLUSTER_COUNTKEYSINSLOT) {
         rows_count_ask(shard, pending, command);
+    } else if (command->subcommand == SUBCOMMAND_CLUSTER_GETKEYSINSLOT) {
+        keys_slot_ask(shard, pending, command);
+    } else if (command->id == COMMAND_RANDOMKEY) {
+        keys_random_ask(shard, pending);
     } else {
         answer_now(shard, client, pending, command);
         pending_finish(shard, pending);

@@ -56,6 +56,10 @@ static void explain(const struct pending *pending, const struct result *result, 
         buf_append_format(text, "the timeout is longer than this node's request-timeout-max%s", nothing);
         break;
     case STATUS_QUARANTINED:
+        if (result->needed == 0) { /* this node alone was asked */
+            buf_append_text(text, "this node may have lost data of that slot, and is not repaired yet");
+            break;
+        }
         buf_append_format(text,
                           "%u of %u needed replicas can answer; others may have lost this key's data and are "
                           "not repaired yet",
@@ -409,6 +413,12 @@ static void reply_whole(struct shard *shard, struct pending *pending)
     case COMMAND_EXISTS:
     case COMMAND_TOUCH:
         resp_reply_integer(reply, pending->count);
+        return;
+    case COMMAND_RANDOMKEY:
+        if (pending->parts[0].found)
+            resp_reply_bulk(reply, span_of(pending->parts[0].value, pending->parts[0].size));
+        else
+            resp_reply_null(reply, pending->proto);
         return;
     case COMMAND_MGET:
         resp_reply_array(reply, pending->parts_total);

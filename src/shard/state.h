@@ -14,6 +14,7 @@
  *   client.c       client connections: parsing
  *   answers.c      and what they are answered, in order
  *   key_order.c    a connection's commands on a key, one after the other (key_order.h)
+ *   keys.c         CLUSTER GETKEYSINSLOT, RANDOMKEY
  *   execute.c      commands: immediate answers, or operations
  *   reply.c        results to RESP and HTTP answers
  *   reply_key.c    answers about one key: times, types, parts of values

@@ -2,10 +2,13 @@
 
 import random
 import shlex
+import shutil
+import subprocess
 
 import pytest
+import redis
 
-from harness import RawResp, encode
+from harness import RawResp, encode, free_port, key_slot, until
 
 FAR_S = 4102444800  # 2100-01-01
 FAR_MS = FAR_S * 1000 + 250
@@ -182,10 +185,107 @@ def test_idle_times_are_refused_in_words(node):
         assert "do not note when a key was read" in str(raw.reply("OBJECT", "IDLETIME", "idle"))
 
 
-COMMANDS = ["setex", "psetex", "getrange", "substr", "type", "touch", "pexpire", "expireat", "pexpireat", "expiretime",
-            "pexpiretime", "getex", "object", "memory", "get", "set", "mget", "mset", "del", "unlink", "exists",
-    "expire",
-            "ttl", "pttl", "persist", "strlen"]
+SLOTS = [
+    *(f"CLUSTER {what} {rest}" for what, rests in {
+        "GETKEYSINSLOT": ("abc 1", "1 abc", "-1 1", "16384 1", "1 -1", "1 0", "1", "1 2 3", "1.5 1", "5000 10"),
+        "COUNTKEYSINSLOT": ("abc", "-1", "16384", "99999999999999999999", "1 2", "5000")}.items() for rest in rests),
+    "RANDOMKEY extra",
+]
+
+
+def test_keys_of_slots_are_asked_for_as_in_redis_cluster(node, tmp_path):
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    port = free_port()
+    process = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--cluster-enabled", "yes"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: redis.Redis(port=port).ping(), "redis-server")
+        with RawResp(node.resp_port) as raw:
+            assert not differences([raw], port, SLOTS)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_each_replica_gives_out_its_keys(cluster):
+    keys = [f"{{of{i % 20}}}:{i}".encode() for i in range(100)]
+    cluster[0].client().mset({key: b"v" for key in keys})
+    cluster[0].client().delete(keys[0])
+    slots = {}
+    for key in keys[1:]:
+        slots.setdefault(key_slot(key), set()).add(key)
+    for node in cluster:
+        with RawResp(node.resp_port) as raw:
+            for slot, expected in slots.items():
+                until(lambda: set(raw.reply("CLUSTER", "GETKEYSINSLOT",
+    slot, 1000)) == expected, "all replicas to hold all")
+                some = raw.reply("CLUSTER", "GETKEYSINSLOT", slot, 2)
+                assert len(some) == min(2, len(expected)) and set(some) <= expected
+            assert raw.reply("EXISTS", raw.reply("RANDOMKEY")) == 1
+
+
+def test_random_keys_are_of_all_shards(make_cluster):
+    cluster = make_cluster(count=1, shards=3)
+    client = cluster[0].client()
+    assert client.randomkey() is None
+    client.mset({f"random:{i}": "v" for i in range(5)})
+    seen = set()
+    until(lambda: seen.add(client.randomkey()) or len(seen) == 5, "each of five keys to be drawn")
+    assert seen == {f"random:{i}".encode() for i in range(5)}
+
+
+# ---- client libraries ------------------------------------------------------------------------------------------
+
+
+def typed_calls(client):
+    """redis-py's own methods, whose answers it takes apart."""
+    assert client.setex("typed", 1000, "value") and 990 <= client.ttl("typed") <= 1000
+    assert client.psetex("typed", 1_000_000, "value") and client.pttl("typed") > 990_000
+    assert client.getrange("typed", 1, 3) == b"alu" and client.substr("typed", -2, -1) == b"ue"
+    assert client.type("typed") == b"string" and client.type("typed:none") == b"none"
+    assert client.touch("typed", "typed:none") == 1
+    assert client.expireat("typed", FAR_S) and client.expiretime("typed") == FAR_S
+    assert client.pexpireat("typed", FAR_MS) and client.pexpiretime("typed") == FAR_MS
+    assert not client.expire("typed", 10, nx=True) and not client.expire("typed", 10, gt=True)
+    assert client.expire("typed", 1000, lt=True) and not client.pexpire("typed", 2_000_000, lt=True)
+    assert client.pexpire("typed", 2_000_000, xx=True) and client.expireat("typed", FAR_S, gt=True)
+    assert client.set("typed", "kept", keepttl=True) and client.expiretime("typed") == FAR_S
+    assert client.getex("typed", persist=True) == b"kept" and client.ttl("typed") == -1
+    assert client.getex("typed", ex=1000) == b"kept" and client.ttl("typed") > 0
+    assert client.getex("typed", pxat=FAR_MS) == b"kept" and client.pexpiretime("typed") == FAR_MS
+    assert client.getex("typed") == b"kept" and client.getex("typed:none", ex=10) is None
+    assert client.set("typed", "12", exat=FAR_S) and client.expiretime("typed") == FAR_S
+    assert client.set("typed", "12", pxat=FAR_MS) and client.persist("typed")
+    assert client.object("encoding", "typed") == b"int" and client.object("refcount", "typed") == 1
+    assert client.memory_usage("typed") > 7 and client.memory_usage("typed:none", samples=5) is None
+    assert client.randomkey() is not None
+    assert client.delete("typed") == 1
+
+
+def test_typed_calls_of_redis_py(node):
+    with node.client() as client:
+        typed_calls(client)
+        client.set("typed:slot", "v")
+        assert client.execute_command("CLUSTER GETKEYSINSLOT", key_slot("typed:slot"), 10) == ["typed:slot"]
+
+
+def test_typed_calls_of_redis_py_on_a_cluster(cluster):
+    client = cluster.redis_cluster()
+    typed_calls(client)
+    client.set("typed:slot", "v")
+    slot = key_slot("typed:slot")
+    until(lambda: client.cluster_get_keys_in_slot(slot, 10) == ["typed:slot"], "the replica that is asked to hold it")
+    with client.pipeline() as pipeline:
+        pipeline.set("typed:pipe", "v").expireat("typed:pipe", FAR_S).expiretime("typed:pipe")
+        pipeline.getex("typed:pipe", persist=True).ttl("typed:pipe")
+        assert pipeline.execute() == [True, True, FAR_S, b"v", -1]
+
+
+COMMANDS = ["randomkey", "setex", "psetex", "getrange", "substr", "type", "touch", "pexpire", "expireat",
+            "pexpireat", "expiretime", "pexpiretime", "getex", "object", "memory", "get", "set", "mget", "mset",
+            "del", "unlink", "exists", "expire", "ttl", "pttl", "persist", "strlen"]
 
 
 def test_the_command_table_says_of_keys_what_redis_says(node, redis_port):

@@ -218,6 +218,21 @@ static void object_and_memory_usage_read_one_key(void **state)
     bad(state, "OBJECT FREQ", "ERR wrong number of arguments for 'object|freq' command");
 }
 
+static void keys_of_a_slot_are_asked_for_by_number(void **state)
+{
+    const struct command *command = good(state, "CLUSTER GETKEYSINSLOT 16383 9223372036854775807");
+    assert_int_equal(command->slot, 16383);
+    assert_int_equal(command->keys_max, UINT32_MAX);
+    assert_int_equal(good(state, "CLUSTER GETKEYSINSLOT 0 10")->keys_max, 10);
+    assert_int_equal(good(state, "CLUSTER COUNTKEYSINSLOT 7")->slot, 7);
+    bad(state, "CLUSTER GETKEYSINSLOT 16384 1", "ERR Invalid slot or number of keys");
+    bad(state, "CLUSTER GETKEYSINSLOT 1 -1", "ERR Invalid slot or number of keys");
+    bad(state, "CLUSTER GETKEYSINSLOT x -1", "ERR value is not an integer or out of range");
+    bad(state, "CLUSTER GETKEYSINSLOT -1 x", "ERR value is not an integer or out of range");
+    bad(state, "CLUSTER COUNTKEYSINSLOT -1", "ERR Invalid slot");
+    bad(state, "CLUSTER COUNTKEYSINSLOT x", "ERR value is not an integer or out of range");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +246,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(getex_reads_or_changes_the_expiry_of_what_it_read, setup, teardown),
         cmocka_unit_test_setup_teardown(object_and_memory_usage_read_one_key, setup, teardown),
+        cmocka_unit_test_setup_teardown(keys_of_a_slot_are_asked_for_by_number, setup, teardown),
         cmocka_unit_test_setup_teardown(getrange_takes_two_integers, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
