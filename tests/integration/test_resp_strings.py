@@ -219,8 +219,7 @@ def test_each_replica_gives_out_its_keys(cluster):
     for node in cluster:
         with RawResp(node.resp_port) as raw:
             for slot, expected in slots.items():
-                until(lambda: set(raw.reply("CLUSTER", "GETKEYSINSLOT",
-    slot, 1000)) == expected, "all replicas to hold all")
+                until(lambda: set(raw.reply("CLUSTER", "GETKEYSINSLOT", slot, 1000)) == expected, "all keys")
                 some = raw.reply("CLUSTER", "GETKEYSINSLOT", slot, 2)
                 assert len(some) == min(2, len(expected)) and set(some) <= expected
             assert raw.reply("EXISTS", raw.reply("RANDOMKEY")) == 1
