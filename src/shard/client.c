@@ -152,39 +152,53 @@ static void out_of_memory(struct shard *shard, struct client *client)
     client_touched(shard, client);
 }
 
-/* `wait`: it waits for its turn if that has not come. */
-static void run_words(struct shard *shard, struct client *client, struct pending *pending, struct words words,
-                      bool wait)
-{
+struct parsed {
+    enum status status;
     struct command command;
-    struct command_limits limits = limits_of(shard);
     struct buf error;
-    buf_init(&error, &shard->alloc);
-    enum status status = command_parse(&limits, words.argc, words.argv, shard->now.wall_ms, &command, &error);
-    if (status != STATUS_OK) {
-        pending->reply.failed = error.failed;
-        if (!error.failed)
-            resp_reply_error(&pending->reply, buf_span(&error));
-        pending_finish(shard, pending);
-    } else if (!wait || !key_order_matters(pending, &command) ||
-               !key_order_waits(shard, pending, &command, words)) {
-        execute(shard, client, pending, &command);
-    }
-    buf_free(&error);
+};
+
+static void parse_words(struct shard *shard, struct words words, struct parsed *parsed)
+{
+    struct command_limits limits = limits_of(shard);
+    buf_init(&parsed->error, &shard->alloc);
+    parsed->status =
+        command_parse(&limits, words.argc, words.argv, shard->now.wall_ms, &parsed->command, &parsed->error);
+}
+
+static void refuse_words(struct shard *shard, struct pending *pending, const struct buf *error)
+{
+    pending->reply.failed = error->failed;
+    if (!error->failed)
+        resp_reply_error(&pending->reply, buf_span(error));
+    pending_finish(shard, pending);
 }
 
 void client_run(struct shard *shard, struct client *client, struct pending *pending, struct words words)
 {
-    run_words(shard, client, pending, words, false);
+    struct parsed parsed;
+    parse_words(shard, words, &parsed);
+    if (parsed.status == STATUS_OK)
+        execute(shard, client, pending, &parsed.command);
+    else
+        refuse_words(shard, pending, &parsed.error);
+    buf_free(&parsed.error);
 }
 
 static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)
 {
+    struct parsed parsed;
+    struct words words = {.argc = request->argc, .argv = request->argv};
+    parse_words(shard, words, &parsed);
     struct pending *pending = pending_new(shard, client);
     if (pending == NULL)
         out_of_memory(shard, client);
-    else
-        run_words(shard, client, pending, (struct words){.argc = request->argc, .argv = request->argv}, true);
+    else if (parsed.status != STATUS_OK)
+        refuse_words(shard, pending, &parsed.error);
+    else if (!key_order_matters(pending, &parsed.command) ||
+             !key_order_waits(shard, pending, &parsed.command, words))
+        execute(shard, client, pending, &parsed.command);
+    buf_free(&parsed.error);
 }
 
 /* The stream cannot be followed any further: say why, then close. */
