@@ -59,6 +59,8 @@ enum status span_parse_i64(struct span text, int64_t *number)
     bool negative = text.size > 0 && text.data[0] == '-';
     uint64_t magnitude = 0;
     struct span digits = negative ? span_of(text.data + 1, text.size - 1) : text;
+    if (digits.size > 0 && digits.data[0] == '0' && (digits.size > 1 || negative))
+        return STATUS_MALFORMED;
     if (span_parse_u64(digits, &magnitude) != STATUS_OK)
         return STATUS_MALFORMED;
     if (magnitude > (uint64_t)INT64_MAX + (negative ? 1 : 0))

@@ -49,7 +49,8 @@ bool span_is_nocase(struct span a, const char *text);
 /* Bytewise order, as memcmp; a proper prefix comes first. */
 int span_compare(struct span a, struct span b);
 
-/* The whole span as a decimal number with an optional '-'. MALFORMED for anything else or out of range. */
+/* The whole span as a decimal number; MALFORMED for anything else or out of range. i64: with an optional '-', and in
+ * one form only, as Redis wants it: no leading zeros, no "-0". */
 MUST_CHECK enum status span_parse_i64(struct span text, int64_t *number);
 MUST_CHECK enum status span_parse_u64(struct span text, uint64_t *number);
 

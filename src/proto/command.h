@@ -29,13 +29,14 @@ enum command_given {
 
 struct command {
     enum command_id id;
-    enum subcommand_id subcommand; /* of CLIENT and other containers; NONE for a bare COMMAND */
+    enum subcommand_id subcommand; /* of a container such as CLUSTER; NONE for a bare COMMAND */
 
-    /* The operation on each key, or 0 for a command without keys. An EXPIRE that is not positive, and a SET whose
-     * EXAT or PXAT has passed, are OPERATION_DELETE: as in Redis the key is gone at once (EXPIRE then answers
-     * whether it existed, SET answers OK). EXISTS, STRLEN, TTL and PTTL are OPERATION_GET; PERSIST is
-     * OPERATION_EXPIRE with expiry_ms 0. */
+    /* The operation on each key, or 0 for a command without keys. An EXPIRE without a condition, and a SET, to a
+     * time that has passed are OPERATION_DELETE: as in Redis the key is gone at once (EXPIRE then answers whether
+     * it existed, SET answers OK). What asks about a key is OPERATION_GET; PERSIST is OPERATION_EXPIRE with
+     * expiry_ms 0. */
     enum operation_kind operation;
+    uint8_t flags; /* enum operation_flags */
     uint32_t keys_count;
     uint32_t key_first; /* argv[key_first + i * key_step] is key i */
     uint32_t key_step;
@@ -51,7 +52,12 @@ struct command {
     uint64_t expiry_ms; /* absolute wall clock; 0 = none */
     bool sloppy;
 
-    uint16_t slot;     /* /local/rows, CLUSTER COUNTKEYSINSLOT */
+    int64_t range_first; /* GETRANGE: byte positions, negative ones from the end */
+    int64_t range_last;
+    const char *found_error; /* the answer where there is a value; NULL = the usual one */
+
+    uint16_t slot;     /* /local/rows, CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT */
+    uint32_t keys_max; /* CLUSTER GETKEYSINSLOT */
     uint32_t bytes;    /* /local/rows: of a page; 0 = not given */
     struct span after; /* /local/rows: base64url of a key; empty = from the first */
 

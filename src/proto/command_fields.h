@@ -31,6 +31,12 @@ struct command_expiry {
 MUST_CHECK enum status command_expiry_resolve(const struct command_expiry *expiry, uint64_t now_ms,
                                               int64_t *expiry_ms);
 
+/* The expiry of an operation that may name one that has passed: 0 would be none. */
+static inline uint64_t command_expiry_past(int64_t expiry_ms)
+{
+    return expiry_ms > 0 ? (uint64_t)expiry_ms : 1;
+}
+
 /* TOO_LARGE past the limit. */
 MUST_CHECK enum status command_key_check(const struct command_limits *limits, struct span key,
                                          struct buf *error);

@@ -40,10 +40,11 @@ static void reply_categories(struct buf *reply, uint8_t proto, const struct comm
     bool read = (spec->flags & COMMAND_FLAG_READONLY) != 0;
     bool write = (spec->flags & COMMAND_FLAG_WRITE) != 0;
     bool admin = (spec->flags & COMMAND_FLAG_ADMIN) != 0;
+    const char *name = strcmp(spec->group, "generic") == 0 ? "keyspace" : spec->group;
     char group[32] = "@";
-    size_t size = strlen(spec->group);
+    size_t size = strlen(name);
     assert(size + 2 <= sizeof group);
-    memcpy(group + 1, spec->group, size + 1);
+    memcpy(group + 1, name, size + 1);
 
     resp_reply_set(reply, proto, 2u + (read ? 1u : 0u) + (write ? 1u : 0u) + (admin ? 2u : 0u));
     if (read)
@@ -77,7 +78,7 @@ static void reply_subcommand_name(struct buf *reply, const struct command_spec *
     buf_append_text(reply, "\r\n");
 }
 
-/* Fields three to nine of an entry, which a subcommand shares with its container. */
+/* Fields three to nine of an entry. */
 static void reply_info_middle(struct buf *reply, uint8_t proto, const struct command_spec *spec)
 {
     reply_flags(reply, proto, spec->flags);
@@ -87,6 +88,20 @@ static void reply_info_middle(struct buf *reply, uint8_t proto, const struct com
     reply_categories(reply, proto, spec);
     resp_reply_array(reply, 0); /* tips */
     resp_reply_array(reply, 0); /* key specifications: the positions above say it all */
+}
+
+/* A subcommand shares them with its container, unless it names a key. */
+static void reply_subcommand_middle(struct buf *reply, uint8_t proto, const struct command_spec *container,
+                                    enum subcommand_id id)
+{
+    struct command_spec spec = *container;
+    if (subcommand_names_key(id)) {
+        spec.flags = COMMAND_FLAG_READONLY;
+        spec.key_first = 2;
+        spec.key_last = 2;
+        spec.key_step = 1;
+    }
+    reply_info_middle(reply, proto, &spec);
 }
 
 static void reply_info_entry(struct buf *reply, uint8_t proto, const struct command_spec *spec)
@@ -103,7 +118,7 @@ static void reply_info_entry(struct buf *reply, uint8_t proto, const struct comm
         resp_reply_array(reply, 10);
         reply_subcommand_name(reply, spec, sub);
         resp_reply_integer(reply, sub->arity);
-        reply_info_middle(reply, proto, spec);
+        reply_subcommand_middle(reply, proto, spec, sub->id);
         resp_reply_array(reply, 0);
     }
 }
@@ -215,6 +230,12 @@ static void reply_getkeys(struct buf *reply, const struct command *command)
     const struct command_spec *spec = command_find(argv[0]);
     if (spec == NULL) {
         resp_reply_error(reply, span_of_text("ERR Invalid command specified"));
+        return;
+    }
+    const struct subcommand_spec *sub = argc < 2 ? NULL : subcommand_find(spec->id, argv[1]);
+    if (sub != NULL && subcommand_names_key(sub->id) && command_arity_fits(sub->arity, argc)) {
+        resp_reply_array(reply, 1);
+        resp_reply_bulk(reply, argv[2]);
         return;
     }
     if (spec->key_first == 0) {

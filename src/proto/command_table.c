@@ -48,17 +48,19 @@ const struct command_spec *command_find(struct span name)
     case 4:
         return find_between(name, COMMAND_MGET, COMMAND_AUTH);
     case 5:
-        return find_between(name, COMMAND_HELLO, COMMAND_RESET);
+        return find_between(name, COMMAND_HELLO, COMMAND_TOUCH);
     case 6:
         return find_between(name, COMMAND_EXISTS, COMMAND_ASKING);
     case 7:
         return find_between(name, COMMAND_PERSIST, COMMAND_COMMAND);
     case 8:
-        return find_between(name, COMMAND_READONLY, COMMAND_READONLY);
+        return find_between(name, COMMAND_READONLY, COMMAND_EXPIREAT);
     case 9:
         return find_between(name, COMMAND_READWRITE, COMMAND_RONDO_PUT);
+    case 10:
+        return find_between(name, COMMAND_EXPIRETIME, COMMAND_EXPIRETIME);
     case 11:
-        return find_between(name, COMMAND_RONDO_TRACE, COMMAND_RONDO_TRACE);
+        return find_between(name, COMMAND_PEXPIRETIME, COMMAND_RONDO_TRACE);
     case 17:
         return find_between(name, COMMAND_RONDO_CONSISTENCY, COMMAND_RONDO_CONSISTENCY);
     default:
@@ -73,6 +75,13 @@ const struct subcommand_spec *subcommand_find(enum command_id container, struct 
             return &subcommand_specs[i];
     }
     return NULL;
+}
+
+bool subcommand_names_key(enum subcommand_id id)
+{
+    enum command_id container = subcommand_spec_of(id)->container;
+    bool about_key = container == COMMAND_OBJECT || container == COMMAND_MEMORY;
+    return about_key && id != SUBCOMMAND_OBJECT_HELP && id != SUBCOMMAND_MEMORY_HELP;
 }
 
 uint32_t command_keys_count(const struct command_spec *spec, uint32_t argc)
@@ -107,7 +116,7 @@ static const struct refused refused_commands[] = {
     {"fcall_ro", TRANSACTION}, {"function", TRANSACTION}, {"geoadd", TYPE}, {"geodist", TYPE}, {"geohash", TYPE},
     {"geopos", TYPE}, {"georadius", TYPE}, {"georadius_ro", TYPE}, {"georadiusbymember", TYPE},
     {"georadiusbymember_ro", TYPE}, {"geosearch", TYPE}, {"geosearchstore", TYPE}, {"getbit", TYPE},
-    {"getdel", ATOMIC}, {"getex", ATOMIC}, {"getset", ATOMIC}, {"hdel", TYPE}, {"hexists", TYPE},
+    {"getdel", ATOMIC}, {"getset", ATOMIC}, {"hdel", TYPE}, {"hexists", TYPE},
     {"hexpire", TYPE}, {"hget", TYPE}, {"hgetall", TYPE}, {"hincrby", TYPE}, {"hincrbyfloat", TYPE},
     {"hkeys", TYPE}, {"hlen", TYPE}, {"hmget", TYPE}, {"hmset", TYPE}, {"hrandfield", TYPE}, {"hscan", TYPE},
     {"hset", TYPE}, {"hsetnx", TYPE}, {"hstrlen", TYPE}, {"httl", TYPE}, {"hvals", TYPE}, {"incr", ATOMIC},

@@ -39,30 +39,45 @@ enum command_flags {
     X(MSET, "mset", -3, COMMAND_FLAGS_PUT, 1, -1, 2, "string", "Sets several keys, each on its own")                  \
     X(PING, "ping", -1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "connection", "Answers PONG")                              \
     X(PTTL, "pttl", 2, COMMAND_FLAGS_READ, 1, 1, 1, "generic", "Returns the milliseconds until a key expires")        \
+    X(TYPE, "type", 2, COMMAND_FLAGS_READ, 1, 1, 1, "generic", "Returns string for a key that exists")                \
     X(ECHO, "echo", 2, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "connection", "Answers with its argument")                  \
     X(INFO, "info", -1, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "server", "Returns facts and counters of this node")         \
     X(QUIT, "quit", -1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Closes the connection")                          \
     X(AUTH, "auth", -2, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Authenticates the connection")                   \
     X(HELLO, "hello", -1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Greets the server and chooses RESP2 or RESP3") \
     X(RESET, "reset", 1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Puts the connection into its first state")       \
+    X(SETEX, "setex", 4, COMMAND_FLAGS_PUT, 1, 1, 1, "string", "Sets a key that expires after seconds")               \
+    X(GETEX, "getex", -2, COMMAND_FLAGS_WRITE, 1, 1, 1, "string", "Returns a value and changes its expiry")           \
+    X(TOUCH, "touch", -2, COMMAND_FLAGS_READ, 1, -1, 1, "generic", "Counts the keys that exist")                      \
     X(EXISTS, "exists", -2, COMMAND_FLAGS_READ, 1, -1, 1, "generic", "Counts the keys that exist")                    \
     X(EXPIRE, "expire", -3, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Sets the seconds until a key expires")          \
     X(STRLEN, "strlen", 2, COMMAND_FLAGS_READ, 1, 1, 1, "string", "Returns the size of a value")                      \
     X(UNLINK, "unlink", -2, COMMAND_FLAGS_WRITE, 1, -1, 1, "generic", "Deletes keys")                                 \
     X(DBSIZE, "dbsize", 1, COMMAND_FLAGS_READ, 0, 0, 0, "server", "Returns the number of keys on this node")          \
+    X(PSETEX, "psetex", 4, COMMAND_FLAGS_PUT, 1, 1, 1, "string", "Sets a key that expires after milliseconds")        \
+    X(SUBSTR, "substr", 4, COMMAND_FLAG_READONLY, 1, 1, 1, "string", "Returns a part of a value")                     \
+    X(OBJECT, "object", -2, 0, 0, 0, 0, "generic", "Facts about the value of a key")                                  \
+    X(MEMORY, "memory", -2, 0, 0, 0, 0, "server", "Facts about memory")                                               \
     X(SELECT, "select", 2, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "connection", "Accepts database 0, the only one")       \
     X(CLIENT, "client", -2, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "connection", "Facts about this connection")             \
     X(CONFIG, "config", -2, COMMAND_FLAGS_INTERNAL | COMMAND_FLAG_ADMIN, 0, 0, 0, "server", "Returns settings")       \
     X(ASKING, "asking", 1, COMMAND_FLAG_FAST, 0, 0, 0, "cluster", "Accepted; every node serves every key")            \
     X(PERSIST, "persist", 2, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Removes the expiry of a key")                  \
+    X(PEXPIRE, "pexpire", -3, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Sets the milliseconds until a key expires")   \
     X(CLUSTER, "cluster", -2, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "cluster", "Describes the cluster")                    \
     X(SLOWLOG, "slowlog", -2, COMMAND_FLAGS_ADMIN, 0, 0, 0, "server", "Shows the slowest requests of this node")      \
     X(LATENCY, "latency", -2, COMMAND_FLAGS_ADMIN, 0, 0, 0, "server", "Shows what took this node long")               \
     X(COMMAND, "command", -1, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "server", "Describes the commands")                    \
     X(READONLY, "readonly", 1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "cluster", "Accepted; every replica serves reads")  \
+    X(GETRANGE, "getrange", 4, COMMAND_FLAG_READONLY, 1, 1, 1, "string", "Returns a part of a value")                 \
+    X(EXPIREAT, "expireat", -3, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Sets the second at which a key expires")    \
     X(READWRITE, "readwrite", 1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "cluster", "Accepted; the opposite of READONLY")  \
+    X(PEXPIREAT, "pexpireat", -3, COMMAND_FLAGS_WRITE, 1, 1, 1, "generic", "Sets when a key expires, in ms")          \
+    X(RANDOMKEY, "randomkey", 1, COMMAND_FLAG_READONLY, 0, 0, 0, "generic", "Returns some key of this node")          \
     X(RONDO_GET, "rondo.get", -2, COMMAND_FLAGS_READ, 1, 1, 1, "rondo", "Returns a key's value and version")          \
     X(RONDO_PUT, "rondo.put", -3, COMMAND_FLAGS_PUT, 1, 1, 1, "rondo", "Sets a key; answers the version written")     \
+    X(EXPIRETIME, "expiretime", 2, COMMAND_FLAGS_READ, 1, 1, 1, "generic", "Returns when a key expires, in seconds")  \
+    X(PEXPIRETIME, "pexpiretime", 2, COMMAND_FLAGS_READ, 1, 1, 1, "generic", "Returns when a key expires, in ms")     \
     X(RONDO_TRACE, "rondo.trace", -3, COMMAND_FLAG_WRITE, 2, 2, 1, "rondo",                                           \
       "Runs a command on one key; answers its reply and the timeline of its replicas")                                \
     X(RONDO_CONSISTENCY, "rondo.consistency", -1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "rondo",                         \
@@ -113,6 +128,7 @@ enum command_id {
     X(CLUSTER, CLUSTER_MYID, "myid", 2, "Returns this node's id")                                                     \
     X(CLUSTER, CLUSTER_KEYSLOT, "keyslot", 3, "Returns the slot of a key")                                            \
     X(CLUSTER, CLUSTER_COUNTKEYSINSLOT, "countkeysinslot", 3, "Returns the number of keys of a slot on this node")    \
+    X(CLUSTER, CLUSTER_GETKEYSINSLOT, "getkeysinslot", 4, "Returns keys of a slot on this node")                      \
     X(CLUSTER, CLUSTER_HELP, "help", 2, "Prints this help")                                                           \
     X(CONFIG, CONFIG_GET, "get", -3, "Returns the settings whose names match a pattern")                              \
     X(CONFIG, CONFIG_SET, "set", -4, "Sets the slow log's and the latency monitor's bounds, until the next start")    \
@@ -128,6 +144,13 @@ enum command_id {
     X(LATENCY, LATENCY_HISTOGRAM, "histogram", -2, "Returns how long commands took: all, or those named")             \
     X(LATENCY, LATENCY_DOCTOR, "doctor", 2, "Returns what was slow, in words")                                        \
     X(LATENCY, LATENCY_HELP, "help", 2, "Prints this help")                                                           \
+    X(OBJECT, OBJECT_ENCODING, "encoding", 3, "Returns how Redis would hold the value")                               \
+    X(OBJECT, OBJECT_FREQ, "freq", 3, "Refused: how often keys are read is not noted")                                \
+    X(OBJECT, OBJECT_IDLETIME, "idletime", 3, "Refused: when keys were read is not noted")                            \
+    X(OBJECT, OBJECT_REFCOUNT, "refcount", 3, "Returns 1: values are not shared")                                     \
+    X(OBJECT, OBJECT_HELP, "help", 2, "Prints this help")                                                             \
+    X(MEMORY, MEMORY_USAGE, "usage", -3, "Returns the bytes of a key's row in memory at a replica")                   \
+    X(MEMORY, MEMORY_HELP, "help", 2, "Prints this help")                                                             \
     X(COMMAND, COMMAND_COUNT, "count", 2, "Returns the number of commands")                                           \
     X(COMMAND, COMMAND_DOCS, "docs", -2, "Returns documentation of commands")                                         \
     X(COMMAND, COMMAND_INFO, "info", -2, "Returns arity, flags and keys of commands")                                 \
@@ -175,6 +198,9 @@ const struct subcommand_spec *subcommand_find(enum command_id container, struct 
 
 /* The spec of an id from 1 to SUBCOMMAND_END - 1. */
 const struct subcommand_spec *subcommand_spec_of(enum subcommand_id id);
+
+/* Whether the subcommand names one key, as its first argument: it then is a command on a key, and only reads. */
+bool subcommand_names_key(enum subcommand_id id);
 
 /* Why Rondo refuses a command that Redis has. */
 enum command_refusal {

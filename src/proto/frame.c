@@ -393,6 +393,7 @@ void frame_put_exec(struct buf *buf, struct frame_head head, uint16_t slot, cons
     size_t start = frame_begin(buf, FRAME_EXEC, head);
     buf_put_u16(buf, slot);
     buf_put_u8(buf, (uint8_t)operation->kind);
+    buf_put_u8(buf, operation->flags);
     buf_put_u8(buf, operation->r);
     buf_put_u8(buf, operation->w);
     buf_put_u8(buf, operation->sloppy);
@@ -412,6 +413,9 @@ enum status frame_read_exec(const struct frame *frame, uint16_t *slot, struct op
     if (kind < OPERATION_GET || kind > OPERATION_EXPIRE)
         return STATUS_MALFORMED;
     operation->kind = (enum operation_kind)kind;
+    operation->flags = reader_u8(&reader);
+    if ((operation->flags & ~OPERATION_FLAGS_ALL) != 0)
+        return STATUS_MALFORMED;
     operation->r = reader_u8(&reader);
     operation->w = reader_u8(&reader);
     operation->sloppy = read_flag(&reader);

@@ -250,6 +250,12 @@ static bool is_space(uint8_t byte)
     return byte == ' ' || (byte >= '\t' && byte <= '\r');
 }
 
+/* Fewer bytes end a word than may stand before one. */
+static bool ends_word(uint8_t byte)
+{
+    return byte == ' ' || byte == '\t' || byte == '\r' || byte == '\n';
+}
+
 static int hex_digit(uint8_t byte)
 {
     if (byte >= '0' && byte <= '9')
@@ -279,7 +285,7 @@ static enum status inline_argument_parse(const uint8_t **at, const uint8_t *end,
 {
     const uint8_t *p = *at;
     uint8_t quote = 0;
-    for (; p < end && (quote != 0 || !is_space(*p));) {
+    for (; p < end && (quote != 0 || !ends_word(*p));) {
         uint8_t byte = *p++;
         if (quote == 0 && (byte == '"' || byte == '\'')) {
             quote = byte;

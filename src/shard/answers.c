@@ -1,12 +1,14 @@
 /* Answers on their way out: in the order of the commands, gathered for each client and given out at a turn's end. */
-#include "shard/state.h"
+#include <assert.h>
+
+#include "shard/key_order.h"
 
 /* Buffers that grew past this are given back when they have been sent. */
 #define CLIENT_BUFFER_KEEP_BYTES (16u << 10)
 
 void client_touched(struct shard *shard, struct client *client)
 {
-    if (client->in_dirty)
+    if (client->in_dirty || client->gone)
         return;
     client->in_dirty = true;
     list_remove(&client->dirty);
@@ -60,10 +62,44 @@ void pending_finish(struct shard *shard, struct pending *pending)
     if (pending->reply.failed)
         reply_out_of_memory(pending);
     watch_answered(shard, pending);
-    if (pending->client == NULL)
+    if (pending->client == NULL) {
         pending_free(shard, pending);
-    else
-        move_answers(shard, pending->client);
+        return;
+    }
+    key_order_finished(shard, pending);
+    move_answers(shard, pending->client);
+}
+
+void pending_part_over(struct shard *shard, struct pending *pending)
+{
+    assert(pending->parts_left > 0);
+    pending->parts_left--;
+    if (pending->parts_left > 0)
+        return;
+    reply_parts_over(shard, pending);
+    pending_finish(shard, pending);
+}
+
+static struct pending *pending_of_ticket(struct shard *shard, uint64_t ticket)
+{
+    return map_get(&shard->pendings, ticket >> TICKET_PART_BITS);
+}
+
+void client_part_done(struct shard *shard, uint64_t ticket, const struct result *result)
+{
+    struct pending *pending = pending_of_ticket(shard, ticket);
+    /* A pending outlives its client until its last part. */
+    assert(pending != NULL);
+    reply_part(shard, pending, (uint32_t)(ticket & ((1u << TICKET_PART_BITS) - 1)), result);
+    pending_part_over(shard, pending);
+}
+
+void client_stats_part(struct shard *shard, uint64_t ticket, const struct stats_sum *stats)
+{
+    struct pending *pending = pending_of_ticket(shard, ticket);
+    assert(pending != NULL && pending->stats != NULL);
+    metrics_add(pending->stats, stats);
+    pending_part_over(shard, pending);
 }
 
 /* Whether a paused client may go on: it has room again, or nothing of it is left that could make some. */

@@ -6,7 +6,7 @@
 #include <assert.h>
 
 #include "shard/admin.h"
-#include "shard/state.h"
+#include "shard/key_order.h"
 
 /* A value this little past its limit is read whole, so that the client gets an error and keeps its connection. */
 #define BULK_SLACK_BYTES (1u << 20)
@@ -90,39 +90,8 @@ void pending_free(struct shard *shard, struct pending *pending)
         pending->arguments != NULL || pending->healing != NULL || pending->gathering != NULL)
         free_kept(shard, pending);
     buf_free(&pending->reply);
+    key_order_free(shard, pending);
     alloc_put(&shard->alloc, pending, sizeof *pending);
-}
-
-void pending_part_over(struct shard *shard, struct pending *pending)
-{
-    assert(pending->parts_left > 0);
-    pending->parts_left--;
-    if (pending->parts_left > 0)
-        return;
-    reply_parts_over(shard, pending);
-    pending_finish(shard, pending);
-}
-
-static struct pending *pending_of_ticket(struct shard *shard, uint64_t ticket)
-{
-    return map_get(&shard->pendings, ticket >> TICKET_PART_BITS);
-}
-
-void client_part_done(struct shard *shard, uint64_t ticket, const struct result *result)
-{
-    struct pending *pending = pending_of_ticket(shard, ticket);
-    /* A pending outlives its client until its last part. */
-    assert(pending != NULL);
-    reply_part(shard, pending, (uint32_t)(ticket & ((1u << TICKET_PART_BITS) - 1)), result);
-    pending_part_over(shard, pending);
-}
-
-void client_stats_part(struct shard *shard, uint64_t ticket, const struct stats_sum *stats)
-{
-    struct pending *pending = pending_of_ticket(shard, ticket);
-    assert(pending != NULL && pending->stats != NULL);
-    metrics_add(pending->stats, stats);
-    pending_part_over(shard, pending);
 }
 
 void pending_operate(struct shard *shard, struct pending *pending, uint32_t part,
@@ -132,6 +101,7 @@ void pending_operate(struct shard *shard, struct pending *pending, uint32_t part
     uint16_t target = slot_shard(slot, shard->options.shards);
     uint64_t ticket = pending->id << TICKET_PART_BITS | part;
     pending->parts_left++;
+    key_order_slot(pending, slot);
     if (target == shard->options.shard) {
         struct origin origin = {.ticket = ticket};
         coordinate(shard, slot, operation, &origin);
@@ -180,34 +150,63 @@ static inline bool may_become_slow(const struct shard *shard, const struct clien
            !pending->done && !slowlog_plain(pending, argc) && pending->arguments == NULL;
 }
 
+struct parsed {
+    enum status status;
+    struct command command;
+    struct buf error;
+};
+
+static void parse_words(struct shard *shard, struct words words, struct parsed *parsed)
+{
+    struct command_limits limits = limits_of(shard);
+    buf_init(&parsed->error, &shard->alloc);
+    parsed->status =
+        command_parse(&limits, words.argc, words.argv, shard->now.wall_ms, &parsed->command, &parsed->error);
+}
+
+static void refuse_words(struct shard *shard, struct pending *pending, const struct parsed *parsed)
+{
+    watch_rejected(shard, &parsed->command);
+    pending->reply.failed = parsed->error.failed;
+    if (!parsed->error.failed)
+        resp_reply_error(&pending->reply, buf_span(&parsed->error));
+    pending_finish(shard, pending);
+}
+
+void client_run(struct shard *shard, struct client *client, struct pending *pending, struct words words)
+{
+    struct parsed parsed;
+    parse_words(shard, words, &parsed);
+    if (parsed.status == STATUS_OK)
+        execute(shard, client, pending, &parsed.command);
+    else
+        refuse_words(shard, pending, &parsed);
+    buf_free(&parsed.error);
+}
+
 static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)
 {
-    struct command command;
-    struct command_limits limits = limits_of(shard);
-    struct buf error;
-    buf_init(&error, &shard->alloc);
-    enum status status =
-        command_parse(&limits, request->argc, request->argv, shard->now.wall_ms, &command, &error);
-    if (status == STATUS_OK && answer_alone(shard, client, &command))
+    struct parsed parsed;
+    struct words words = {.argc = request->argc, .argv = request->argv};
+    parse_words(shard, words, &parsed);
+    const struct command *command = &parsed.command;
+    if (parsed.status == STATUS_OK && answer_alone(shard, client, command))
         return;
     struct pending *pending = pending_new(shard, client);
     if (pending == NULL) {
         out_of_memory(shard, client);
-    } else if (status == STATUS_OK) {
+    } else if (parsed.status != STATUS_OK) {
+        refuse_words(shard, pending, &parsed);
+    } else {
         /* AUTH and HELLO may hold a password, and never wait for anything. */
-        if (shard->watch.log_us == 0 && command.id != COMMAND_AUTH && command.id != COMMAND_HELLO)
+        if (shard->watch.log_us == 0 && command->id != COMMAND_AUTH && command->id != COMMAND_HELLO)
             slowlog_keep(shard, pending, request->argc, request->argv);
-        execute(shard, client, pending, &command);
+        if (!key_order_matters(pending, command) || !key_order_waits(shard, pending, command, words))
+            execute(shard, client, pending, command);
         if (may_become_slow(shard, client, pending, request->argc))
             slowlog_keep(shard, pending, request->argc, request->argv);
-    } else {
-        watch_rejected(shard, &command);
-        pending->reply.failed = error.failed;
-        if (!error.failed)
-            resp_reply_error(&pending->reply, buf_span(&error));
-        pending_finish(shard, pending);
     }
-    buf_free(&error);
+    buf_free(&parsed.error);
 }
 
 /* The stream cannot be followed any further: say why, then close. */
@@ -440,6 +439,7 @@ static struct client *client_new(struct shard *shard, const struct event *event)
     }
     list_init(&client->pending);
     list_init(&client->dirty);
+    list_init(&client->woken);
     buf_init(&client->out, &shard->alloc);
     struct resp_limits resp = {
         .bulk_bytes_max = shard->options.value_bytes_max + BULK_SLACK_BYTES,
@@ -466,8 +466,6 @@ static struct client *client_new(struct shard *shard, const struct event *event)
 
 static void client_free(struct shard *shard, struct client *client)
 {
-    struct client *taken = map_take(&shard->clients, client->id);
-    assert(taken == client);
     /* Unanswered commands end on their own; their answers go nowhere. */
     while (!list_empty(&client->pending)) {
         struct pending *pending = LIST_ENTRY(list_pop_front(&client->pending), struct pending, in_order);
@@ -476,10 +474,38 @@ static void client_free(struct shard *shard, struct client *client)
             pending_free(shard, pending);
     }
     list_remove(&client->dirty);
+    list_remove(&client->woken);
     resp_parser_free(&client->resp);
     http_parser_free(client->http);
     buf_free(&client->out);
     alloc_put(&shard->alloc, client, sizeof *client);
+}
+
+/* What it sent whole is carried out, and in order: if some of that waits for its turn, the client stays for it. */
+static void client_leaves(struct shard *shard, struct client *client)
+{
+    struct client *taken = map_take(&shard->clients, client->id);
+    assert(taken == client);
+    if (client->waiting_count == 0) {
+        client_free(shard, client);
+        return;
+    }
+    client->gone = true;
+    client->closing = true;
+    buf_free(&client->out);
+    list_remove(&client->dirty);
+    list_push_back(&shard->clients_leaving, &client->dirty);
+}
+
+void clients_left(struct shard *shard)
+{
+    struct list_link *at = shard->clients_leaving.next;
+    while (at != &shard->clients_leaving) {
+        struct client *client = LIST_ENTRY(at, struct client, dirty);
+        at = at->next;
+        if (list_empty(&client->pending))
+            client_free(shard, client);
+    }
 }
 
 static void client_refused(struct shard *shard, uint64_t id)
@@ -508,7 +534,7 @@ void client_event(struct shard *shard, struct event *event)
     }
     if (event->kind == EVENT_CLIENT_CLOSED) {
         shard->counters.clients--;
-        client_free(shard, client);
+        client_leaves(shard, client);
         return;
     }
     if (event->kind == EVENT_CLIENT_UNSENT) {
@@ -530,9 +556,13 @@ void clients_free(struct shard *shard)
     uint32_t at = 0;
     for (struct client *client = map_next(&shard->clients, &at); client != NULL;
          client = map_next(&shard->clients, &at)) {
+        struct client *taken = map_take(&shard->clients, client->id);
+        assert(taken == client);
         client_free(shard, client);
         at = 0;
     }
+    while (!list_empty(&shard->clients_leaving))
+        client_free(shard, LIST_ENTRY(list_first(&shard->clients_leaving), struct client, dirty));
     at = 0;
     for (struct pending *pending = map_next(&shard->pendings, &at); pending != NULL;
          pending = map_next(&shard->pendings, &at)) {

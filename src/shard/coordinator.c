@@ -36,6 +36,7 @@ static void request_free(struct shard *shard, struct request *request)
     timer_disarm(&shard->timers, &request->hedge);
     list_remove(&request->parked);
     buf_free(&request->record);
+    buf_free(&request->read);
     trace_free(shard, request);
     alloc_put(&shard->alloc, request, request->size);
 }
@@ -377,11 +378,13 @@ static struct request *request_new(struct shard *shard, const struct operation *
     memset(request, 0, offsetof(struct request, get) + offsetof(struct get_quorum, replica));
     list_init(&request->parked);
     buf_init(&request->record, &shard->alloc);
+    buf_init(&request->read, &shard->alloc);
     request->deadline.kind = TIMER_REQUEST_DEADLINE;
     request->hedge.kind = TIMER_REQUEST_HEDGE;
     request->size = size;
     request->id = shard->request_next;
     request->kind = operation->kind;
+    request->flags = operation->flags;
     request->asked = operation_asked(operation);
     request->begun_us = shard->now.mono_us;
     request->expiry_ms = operation->expiry_ms;
@@ -459,7 +462,7 @@ void coordinate(struct shard *shard, uint16_t slot, const struct operation *oper
         request_fail(shard, request, OUTCOME_NOT_APPLIED, STATUS_OVERLOADED);
         return;
     }
-    bool reads = operation->kind == OPERATION_GET || operation->kind == OPERATION_EXPIRE;
+    bool reads = operation->kind == OPERATION_GET || operation_reads_first(operation->kind, operation->flags);
     if (!reads && request->sloppy)
         request_name_stand_ins(shard, request);
     if (!reads)

@@ -27,6 +27,10 @@ static void operate(struct shard *shard, struct client *client, struct pending *
     }
     pending->parts_total = command->keys_count;
     pending->traced = command->trace;
+    pending->range_first = command->range_first;
+    pending->range_last = command->range_last;
+    pending->found_error = command->found_error;
+    pending->key_size = (uint16_t)command->key.size;
     /* The command's own reply, then the timeline. */
     if (pending->traced && !pending->http)
         resp_reply_array(&pending->reply, 2);
@@ -41,6 +45,7 @@ static void operate(struct shard *shard, struct client *client, struct pending *
     for (uint32_t i = 0; i < command->keys_count; i++) {
         struct operation operation = {
             .kind = command->operation,
+            .flags = command->flags,
             .r = command->r != COUNT_DEFAULT ? command->r : client->r,
             .w = command->w != COUNT_DEFAULT ? command->w : client->w,
             .sloppy = (command->given & COMMAND_GIVEN_SLOPPY) != 0 ? command->sloppy : client->sloppy,
@@ -206,6 +211,8 @@ static void answer_now(struct shard *shard, struct client *client, struct pendin
     case COMMAND_COMMAND:
     case COMMAND_SLOWLOG: /* HELP; the rest is all shards' */
     case COMMAND_LATENCY:
+    case COMMAND_OBJECT:
+    case COMMAND_MEMORY:
         command_introspect(command, client->proto, &pending->reply);
         return;
     case COMMAND_CONFIG:
@@ -254,6 +261,7 @@ void execute(struct shard *shard, struct client *client, struct pending *pending
     pending->command = command->id;
     pending->row = watch_row(command->id, command->subcommand);
     client->last_row = pending->row;
+    pending->subcommand = command->subcommand;
     pending->http_head = command->head;
     if (command->operation != 0) {
         operate(shard, client, pending, command);
@@ -274,6 +282,10 @@ void execute(struct shard *shard, struct client *client, struct pending *pending
         gather_ask(shard, client, pending, command);
     } else if (command->subcommand == SUBCOMMAND_CLUSTER_COUNTKEYSINSLOT) {
         rows_count_ask(shard, pending, command);
+    } else if (command->subcommand == SUBCOMMAND_CLUSTER_GETKEYSINSLOT) {
+        keys_slot_ask(shard, pending, command);
+    } else if (command->id == COMMAND_RANDOMKEY) {
+        keys_random_ask(shard, pending);
     } else {
         answer_now(shard, client, pending, command);
         pending_finish(shard, pending);

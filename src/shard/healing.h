@@ -279,8 +279,12 @@ struct rows_page {
     uint8_t to_shard; /* who asked */
     uint64_t ticket;
     uint16_t slot;
-    uint8_t end;        /* enum page_end */
-    uint32_t bytes_max; /* 0: only the number of keys is asked for */
+    uint8_t end;         /* enum page_end */
+    uint32_t bytes_max;  /* 0: only the number of keys is asked for */
+    uint32_t keys_max;   /* > 0: only keys with a live value, and no more of them (keys.c) */
+    uint16_t slots_left; /* some key of any slot: these follow, while none was found */
+    uint16_t tag_first;  /* the scan begins here in the slot */
+    uint64_t keys;       /* of the shard: how much its answer counts among those of others */
     uint32_t count;
     size_t bytes;
     uint64_t sequence; /* the answer waits until the log is durable up to this batch */
@@ -514,7 +518,27 @@ void rows_page_ask(struct shard *shard, struct pending *pending, const struct co
 void rows_count_ask(struct shard *shard, struct pending *pending, const struct command *command);
 void rows_asked(struct shard *shard, const struct frame *frame);
 void rows_answered(struct shard *shard, uint64_t ticket, struct span bytes);
-bool rows_row(struct rows_page *page, struct span key, struct span record);
+bool rows_row(struct shard *shard, struct rows_page *page, struct span key, struct span record);
+/* A page's next scan, behind the cold key `first` or from page->tag_first on. */
+MUST_CHECK enum status rows_scan(struct shard *shard, struct rows_page *page, struct span first);
+/* The page is free for another question; NULL: there is none. */
+struct rows_page *rows_page_new(struct shard *shard, const struct rows_page *wanted, uint16_t slot);
+void rows_page_free(struct rows_page *page);
+/* The answer without rows. */
+void rows_answer_short(struct shard *shard, const struct rows_page *page, enum status status, uint64_t keys);
+/* Asks the shard `target`; slot SLOTS_COUNT: any. */
+void rows_ask(struct shard *shard, struct pending *pending, uint16_t target, uint16_t slot,
+              const struct rows_page *wanted, struct span after);
+
+/* keys.c: keys of this node (CLUSTER GETKEYSINSLOT, RANDOMKEY). */
+void keys_slot_ask(struct shard *shard, struct pending *pending, const struct command *command);
+void keys_random_ask(struct shard *shard, struct pending *pending);
+/* The shard is asked for some key of any of its slots. */
+void keys_any_asked(struct shard *shard, const struct rows_page *wanted);
+bool keys_row(struct shard *shard, struct rows_page *page, struct span key, struct span record);
+/* Nothing was found so far. WAIT: the next scan is under way; else the page ends with this status. */
+MUST_CHECK enum status keys_go_on(struct shard *shard, struct rows_page *page);
+void keys_answered(struct shard *shard, struct pending *pending, uint64_t keys, struct reader *rows);
 void rows_read(struct shard *shard, struct rows_page *page, enum status status, bool truncated,
                struct span reached);
 void rows_durable(struct shard *shard, uint64_t number, enum status status);

@@ -225,6 +225,40 @@ static bool hedge_won(const struct request *request)
     return used && late;
 }
 
+/* Whether an EXPIRE is to change the expiry of the value that was read (Redis: none counts as the latest). */
+static bool changes_expiry(const struct request *request, uint64_t expiry_ms)
+{
+    if (request->expiry_ms == 0) /* PERSIST */
+        return expiry_ms != 0;
+    if ((request->flags & OPERATION_IF_NONE) != 0 && expiry_ms != 0)
+        return false;
+    if ((request->flags & OPERATION_IF_SOME) != 0 && expiry_ms == 0)
+        return false;
+    if ((request->flags & OPERATION_IF_LATER) != 0 && (expiry_ms == 0 || request->expiry_ms <= expiry_ms))
+        return false;
+    return (request->flags & OPERATION_IF_SOONER) == 0 || expiry_ms == 0 || request->expiry_ms < expiry_ms;
+}
+
+/* A read that a write follows from: begins that, and says so. The value of `record` is a view of what was read. */
+static bool write_follows(struct shard *shard, struct request *request, const struct record *record,
+                          bool live)
+{
+    uint64_t expiry_ms = live ? record_expiry_ms(record) : 0;
+    request->applies_to = record->stamp;
+    if (request->kind == OPERATION_PUT) {
+        request->expiry_ms = expiry_ms;
+        request->applies_to = record_stamp_max(record);
+    } else if (!live || !changes_expiry(request, expiry_ms)) {
+        return false;
+    } else if ((request->flags & OPERATION_WANT_VALUE) != 0) {
+        request->value = record->value;
+        request->read = request->record;
+        buf_init(&request->record, &shard->alloc);
+    }
+    write_begin(shard, request);
+    return true;
+}
+
 static void done(struct shard *shard, struct request *request)
 {
     if (request->hedged != 0 && hedge_won(request))
@@ -233,23 +267,18 @@ static void done(struct shard *shard, struct request *request)
     enum status parsed = record_parse(buf_span(&request->record), &record);
     assert(parsed == STATUS_OK);
     bool live = record_live(&record, shard->now.wall_ms);
-    uint64_t expiry_ms = record_expiry_ms(&record);
-    bool changes_expiry =
-        request->kind == OPERATION_EXPIRE && live && (request->expiry_ms != 0 || expiry_ms != 0);
-    if (changes_expiry) {
-        request->applies_to = record.stamp;
-        write_begin(shard, request);
+    if (operation_reads_first(request->kind, request->flags) && write_follows(shard, request, &record, live))
         return;
-    }
+    bool wants_value = request->kind == OPERATION_GET || (request->flags & OPERATION_WANT_VALUE) != 0;
     struct result result = {
         .outcome = OUTCOME_DONE,
         .status = STATUS_OK,
         .needed = request->r,
         .acks = get_answers_counted(&request->get),
-        .found = live && request->kind == OPERATION_GET,
+        .found = live && wants_value,
         .version = record_version(&record),
-        .expiry_ms = expiry_ms,
-        .value = live ? record.value : (struct span){0},
+        .expiry_ms = record_expiry_ms(&record),
+        .value = live && wants_value ? record.value : (struct span){0},
     };
     request_end(shard, request, &result);
 }

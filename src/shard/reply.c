@@ -17,8 +17,14 @@ static bool is_write(enum command_id command)
     case COMMAND_MSET:
     case COMMAND_DEL:
     case COMMAND_UNLINK:
+    case COMMAND_SETEX:
+    case COMMAND_PSETEX:
     case COMMAND_EXPIRE:
+    case COMMAND_PEXPIRE:
+    case COMMAND_EXPIREAT:
+    case COMMAND_PEXPIREAT:
     case COMMAND_PERSIST:
+    case COMMAND_GETEX:
     case COMMAND_RONDO_PUT:
         return true;
     default:
@@ -51,6 +57,10 @@ static void explain(const struct pending *pending, const struct result *result, 
         buf_append_format(text, "the timeout is longer than this node's request-timeout-max%s", nothing);
         break;
     case STATUS_QUARANTINED:
+        if (result->needed == 0) { /* this node alone was asked */
+            buf_append_text(text, "this node may have lost data of that slot, and is not repaired yet");
+            break;
+        }
         buf_append_format(text,
                           "%u of %u needed replicas can answer; others may have lost this key's data and are "
                           "not repaired yet",
@@ -240,19 +250,6 @@ static void reply_http(struct pending *pending, const struct result *result)
 
 /* ---- RESP ----------------------------------------------------------------------------------------------- */
 
-static void reply_time_left(struct shard *shard, struct pending *pending, const struct result *result)
-{
-    if (!result->found || result->expiry_ms == 0) {
-        resp_reply_integer(&pending->reply, result->found ? -1 : -2);
-        return;
-    }
-    int64_t left_ms = (int64_t)(result->expiry_ms - shard->now.wall_ms);
-    if (result->expiry_ms < shard->now.wall_ms)
-        left_ms = 0;
-    resp_reply_integer(&pending->reply,
-                       pending->command == COMMAND_TTL ? left_ms / 1000 + (left_ms % 1000 >= 500) : left_ms);
-}
-
 static void reply_value(struct pending *pending, const struct result *result)
 {
     if (result->found)
@@ -269,17 +266,21 @@ static void reply_resp(struct shard *shard, struct pending *pending, const struc
     case COMMAND_GET:
         reply_value(pending, result);
         return;
+    case COMMAND_GETEX:
+        if (result->found && pending->found_error != NULL)
+            resp_reply_error(reply, span_of_text(pending->found_error));
+        else
+            reply_value(pending, result);
+        return;
     case COMMAND_SET:
+    case COMMAND_SETEX:
+    case COMMAND_PSETEX:
         resp_reply_ok(reply);
         return;
-    case COMMAND_STRLEN:
-        resp_reply_integer(reply, result->found ? (int64_t)result->value.size : 0);
-        return;
-    case COMMAND_TTL:
-    case COMMAND_PTTL:
-        reply_time_left(shard, pending, result);
-        return;
     case COMMAND_EXPIRE:
+    case COMMAND_PEXPIRE:
+    case COMMAND_EXPIREAT:
+    case COMMAND_PEXPIREAT:
     case COMMAND_PERSIST:
         resp_reply_integer(reply, result->found);
         return;
@@ -292,8 +293,9 @@ static void reply_resp(struct shard *shard, struct pending *pending, const struc
         resp_reply_bulk(reply, span_of(version, version_format(result->version, version)));
         return;
     default:
-        /* DEL, UNLINK, EXISTS, MGET and MSET are answered when all their parts are over. */
-        pending->count += result->found;
+        /* DEL, UNLINK, EXISTS, TOUCH, MGET and MSET are answered when all their parts are over. */
+        if (!reply_key(shard, pending, result))
+            pending->count += result->found;
         return;
     }
 }
@@ -414,7 +416,14 @@ static void reply_whole(struct shard *shard, struct pending *pending)
     case COMMAND_DEL:
     case COMMAND_UNLINK:
     case COMMAND_EXISTS:
+    case COMMAND_TOUCH:
         resp_reply_integer(reply, pending->count);
+        return;
+    case COMMAND_RANDOMKEY:
+        if (pending->parts[0].found)
+            resp_reply_bulk(reply, span_of(pending->parts[0].value, pending->parts[0].size));
+        else
+            resp_reply_null(reply, pending->proto);
         return;
     case COMMAND_MGET:
         resp_reply_array(reply, pending->parts_total);

@@ -1,12 +1,13 @@
 /* The rows that this node holds of a slot, a page at a time (GET /local/rows), and how many they are (CLUSTER
- * COUNTKEYSINSLOT).
+ * COUNTKEYSINSLOT). keys.c asks the same way for keys alone.
  *
  * The shard that has the client asks the one that has the slot, which reads a page in the order of cold keys and sends
  * it back as bytes; the first one makes text of it. A page leaves only once all that it may show is durable, as every
  * read answer does (invariant 5). A slot that does not count towards R here gives out no rows: who merges the pages of
  * R replicas must be able to believe that a key which is in none of them does not exist.
  *
- * FRAME_ROWS_ASK: u16 slot | u32 bytes, 0 for the count alone | key after which to start.
+ * FRAME_ROWS_ASK: u16 slot, SLOTS_COUNT for any | u32 bytes | u32 keys: > 0 for so many keys; both 0 for the count
+ * alone | key after which to start.
  * FRAME_ROWS: u8 status | u64 keys of the slot | u8 enum page_end | the key to go on after, if PAGE_NEXT (short) |
  * rows: key (short), record (long). */
 #include <assert.h>
@@ -38,7 +39,7 @@ static void answer(struct shard *shard, uint8_t to_shard, uint64_t ticket, struc
 }
 
 /* The answer without rows. */
-static void answer_short(struct shard *shard, const struct rows_page *page, enum status status, uint64_t keys)
+void rows_answer_short(struct shard *shard, const struct rows_page *page, enum status status, uint64_t keys)
 {
     struct buf body;
     buf_init(&body, &shard->local_alloc);
@@ -49,7 +50,7 @@ static void answer_short(struct shard *shard, const struct rows_page *page, enum
     buf_free(&body);
 }
 
-static void page_free(struct rows_page *page)
+void rows_page_free(struct rows_page *page)
 {
     buf_free(&page->rows);
     buf_free(&page->next);
@@ -62,51 +63,71 @@ static uint64_t newest_batch(const struct shard *shard)
     return shard->log.payload.size > 0 && !shard->log.emitted ? shard->log.open : shard->log.open - 1;
 }
 
+struct rows_page *rows_page_new(struct shard *shard, const struct rows_page *wanted, uint16_t slot)
+{
+    for (uint32_t i = 0; i < ROWS_PAGES_MAX; i++) {
+        struct rows_page *page = &shard->rows_pages[i];
+        if (page->used)
+            continue;
+        *page = *wanted;
+        page->used = true;
+        page->slot = slot;
+        buf_init(&page->rows, &shard->alloc);
+        buf_init(&page->next, &shard->alloc);
+        return page;
+    }
+    return NULL;
+}
+
+enum status rows_scan(struct shard *shard, struct rows_page *page, struct span first)
+{
+    struct scan_options options = {
+        .kind = SCAN_ROWS,
+        .owner = page,
+        .slot = page->slot,
+        .tag_first = page->tag_first,
+        .tag_last = UINT16_MAX,
+        .first = first,
+        .may_end_early = page->keys_max == 0,
+    };
+    page->sequence = newest_batch(shard);
+    return scan_start(shard, &options) == NULL ? STATUS_OVERLOADED : STATUS_OK;
+}
+
 static void page_start(struct shard *shard, const struct rows_page *wanted, uint16_t slot, struct span after)
 {
-    struct rows_page *page = NULL;
-    for (uint32_t i = 0; page == NULL && i < ROWS_PAGES_MAX; i++)
-        page = shard->rows_pages[i].used ? NULL : &shard->rows_pages[i];
+    struct rows_page *page = rows_page_new(shard, wanted, slot);
     if (page == NULL) {
-        answer_short(shard, wanted, STATUS_OVERLOADED, 0);
+        rows_answer_short(shard, wanted, STATUS_OVERLOADED, 0);
         return;
     }
-    *page = *wanted;
-    page->slot = slot;
-    page->sequence = newest_batch(shard);
     struct buf first;
     buf_init(&first, &shard->alloc);
-    buf_init(&page->rows, &shard->alloc);
-    buf_init(&page->next, &shard->alloc);
     if (after.size > 0) {
         uint8_t prefix[COLD_KEY_PREFIX_BYTES];
         cold_key_prefix(after, slot, prefix);
         buf_append(&first, prefix, sizeof prefix);
         buf_append_span(&first, after);
     }
-    struct scan_options options = {
-        .kind = SCAN_ROWS,
-        .owner = page,
-        .slot = slot,
-        .tag_last = UINT16_MAX,
-        .first = buf_span(&first),
-        .may_end_early = true,
-    };
-    page->used = !first.failed && scan_start(shard, &options) != NULL;
+    enum status status = first.failed ? STATUS_OVERLOADED : rows_scan(shard, page, buf_span(&first));
     buf_free(&first);
-    if (!page->used)
-        answer_short(shard, wanted, STATUS_OVERLOADED, 0);
+    if (status == STATUS_OK)
+        return;
+    rows_page_free(page);
+    rows_answer_short(shard, wanted, status, 0);
 }
 
 static void asked(struct shard *shard, const struct rows_page *wanted, uint16_t slot, struct span after)
 {
-    const struct slot_state *state = slot_state_of(shard, slot);
-    if (wanted->bytes_max == 0)
-        answer_short(shard, wanted, STATUS_OK, state == NULL ? 0 : slot_keys(shard, state));
+    const struct slot_state *state = slot < SLOTS_COUNT ? slot_state_of(shard, slot) : NULL;
+    if (slot == SLOTS_COUNT)
+        keys_any_asked(shard, wanted);
+    else if (wanted->bytes_max == 0 && (wanted->keys_max == 0 || state == NULL))
+        rows_answer_short(shard, wanted, STATUS_OK, state == NULL ? 0 : slot_keys(shard, state));
     else if (state == NULL)
-        answer_short(shard, wanted, STATUS_STALE_EPOCH, 0);
+        rows_answer_short(shard, wanted, STATUS_STALE_EPOCH, 0);
     else if (!storage_slot_serves(shard, slot))
-        answer_short(shard, wanted, STATUS_QUARANTINED, 0);
+        rows_answer_short(shard, wanted, STATUS_QUARANTINED, 0);
     else
         page_start(shard, wanted, slot, after);
 }
@@ -117,12 +138,15 @@ void rows_asked(struct shard *shard, const struct frame *frame)
     uint16_t slot = reader_u16(&reader);
     struct rows_page wanted = {.to_shard = frame->from_shard, .ticket = frame->request};
     wanted.bytes_max = reader_u32(&reader);
+    wanted.keys_max = reader_u32(&reader);
     struct span after = reader_bytes(&reader, reader_left(&reader));
     asked(shard, &wanted, slot, after);
 }
 
-bool rows_row(struct rows_page *page, struct span key, struct span record)
+bool rows_row(struct shard *shard, struct rows_page *page, struct span key, struct span record)
 {
+    if (page->keys_max > 0)
+        return keys_row(shard, page, key, record);
     size_t bytes = key.size + record.size + ROW_TEXT_BYTES;
     if (page->count > 0 && page->bytes + bytes > page->bytes_max)
         return false;
@@ -141,6 +165,11 @@ void rows_read(struct shard *shard, struct rows_page *page, enum status status, 
     if (status == STATUS_CORRUPT) {
         heal_scan_damaged(shard, page->slot);
         status = STATUS_QUARANTINED;
+    }
+    if (status == STATUS_OK && page->keys_max > 0 && page->count == 0 && !page->rows.failed) {
+        status = keys_go_on(shard, page);
+        if (status == STATUS_WAIT)
+            return;
     }
     page->end = PAGE_LAST;
     if (truncated && page->count > 0) {
@@ -162,27 +191,27 @@ void rows_durable(struct shard *shard, uint64_t number, enum status status)
     struct buf body;
     assert(number < ROWS_PAGES_MAX && page->used);
     if (status != STATUS_OK) {
-        answer_short(shard, page, status, 0);
-        page_free(page);
+        rows_answer_short(shard, page, status, 0);
+        rows_page_free(page);
         return;
     }
     buf_init(&body, &shard->local_alloc);
     buf_put_u8(&body, STATUS_OK);
-    buf_put_u64(&body, 0);
+    buf_put_u64(&body, page->keys);
     buf_put_u8(&body, page->end);
     if (page->end == PAGE_NEXT)
         buf_put_short(&body, buf_span(&page->next));
     buf_append_span(&body, buf_span(&page->rows));
     answer(shard, page->to_shard, page->ticket, buf_span(&body));
     buf_free(&body);
-    page_free(page);
+    rows_page_free(page);
 }
 
 void rows_free(struct shard *shard)
 {
     for (uint32_t i = 0; i < ROWS_PAGES_MAX; i++) {
         if (shard->rows_pages[i].used)
-            page_free(&shard->rows_pages[i]);
+            rows_page_free(&shard->rows_pages[i]);
     }
 }
 
@@ -300,32 +329,41 @@ void rows_answered(struct shard *shard, uint64_t ticket, struct span bytes)
         http_reply(&pending->reply, &reply);
         pending->reply.failed |= json.failed;
         buf_free(&json);
+    } else if (pending->client != NULL && pending->subcommand != SUBCOMMAND_CLUSTER_COUNTKEYSINSLOT) {
+        keys_answered(shard, pending, keys, &body);
     } else if (pending->client != NULL) {
         resp_reply_integer(&pending->reply, (int64_t)keys);
     }
     pending_part_over(shard, pending);
 }
 
-static void ask(struct shard *shard, struct pending *pending, const struct command *command,
-                uint32_t bytes_max, struct span after)
+void rows_ask(struct shard *shard, struct pending *pending, uint16_t target, uint16_t slot,
+              const struct rows_page *wanted, struct span after)
 {
-    struct rows_page wanted = {.to_shard = (uint8_t)shard->options.shard,
-                               .ticket = pending->id << TICKET_PART_BITS,
-                               .bytes_max = bytes_max};
-    uint16_t target = slot_shard(command->slot, shard->options.shards);
+    struct rows_page own = *wanted;
+    own.to_shard = (uint8_t)shard->options.shard;
+    own.ticket = pending->id << TICKET_PART_BITS;
     pending->parts_left++;
     if (target == shard->options.shard) {
-        asked(shard, &wanted, command->slot, after);
+        asked(shard, &own, slot, after);
         return;
     }
     struct buf body;
     buf_init(&body, &shard->local_alloc);
-    buf_put_u16(&body, command->slot);
-    buf_put_u32(&body, bytes_max);
+    buf_put_u16(&body, slot);
+    buf_put_u32(&body, own.bytes_max);
+    buf_put_u32(&body, own.keys_max);
     buf_append_span(&body, after);
-    frame_put_raw(&shard->locals[target], FRAME_ROWS_ASK,
-                  frame_head_of(shard, (uint8_t)target, wanted.ticket), buf_span(&body));
+    frame_put_raw(&shard->locals[target], FRAME_ROWS_ASK, frame_head_of(shard, (uint8_t)target, own.ticket),
+                  buf_span(&body));
     buf_free(&body);
+}
+
+static void ask(struct shard *shard, struct pending *pending, const struct command *command,
+                uint32_t bytes_max, struct span after)
+{
+    struct rows_page wanted = {.bytes_max = bytes_max};
+    rows_ask(shard, pending, slot_shard(command->slot, shard->options.shards), command->slot, &wanted, after);
 }
 
 void rows_page_ask(struct shard *shard, struct pending *pending, const struct command *command)

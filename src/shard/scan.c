@@ -40,7 +40,7 @@ static bool feed(struct shard *shard, struct scan *scan, struct span cold_key, s
         purge_row(shard, key, record);
         return true;
     case SCAN_ROWS:
-        return rows_row(scan->owner, key, record);
+        return rows_row(shard, scan->owner, key, record);
     }
     return false;
 }

@@ -2,7 +2,7 @@
 #include <assert.h>
 
 #include "base/hash.h"
-#include "shard/state.h"
+#include "shard/key_order.h"
 
 /* Of the shard's memory, the part for everything but rows: requests, connections, buffers. */
 #define OTHER_MEMORY_DIVISOR 4u
@@ -52,6 +52,8 @@ static void init_lists(struct shard *shard)
     buf_init(&shard->repairing.purge_keys, &shard->alloc);
     list_init(&shard->stamp_waiters);
     list_init(&shard->dirty_clients);
+    list_init(&shard->clients_woken);
+    list_init(&shard->clients_leaving);
     list_init(&shard->sent_clients);
     buf_init(&shard->log.payload, &shard->alloc);
     buf_init(&shard->scratch, &shard->alloc);
@@ -269,6 +271,7 @@ static void fire_timers(struct shard *shard)
 static void turn_end(struct shard *shard)
 {
     fire_timers(shard);
+    key_order_turn_end(shard);
     liveness_turn_end(shard);
     scans_turn_end(shard);
     handoff_turn_end(shard);
@@ -379,7 +382,8 @@ uint64_t shard_next_deadline_us(const struct shard *shard)
 {
     /* Slices of upkeep go on at once, between the events of others. */
     bool healing = !list_empty(&shard->scans_ready) || antientropy_runs(shard) || purge_runs(shard);
-    if (shard->answers_held || shard->row_upkeep || shard->flush.settling || healing)
+    if (shard->answers_held || !list_empty(&shard->clients_woken) || shard->row_upkeep ||
+        shard->flush.settling || healing)
         return shard->now.mono_us;
     uint64_t timer_us = timer_heap_next_us(&shard->timers);
     uint64_t exchange_us = antientropy_due_us(shard);

@@ -14,8 +14,11 @@
  *   alone.c        reads that one row answers, without a request
  *   client.c       client connections: parsing
  *   answers.c      and what they are answered, in order
+ *   key_order.c    a connection's commands on a key, one after the other (key_order.h)
+ *   keys.c         CLUSTER GETKEYSINSLOT, RANDOMKEY
  *   execute.c      commands: immediate answers, or operations
  *   reply.c        results to RESP and HTTP answers
+ *   reply_key.c    answers about one key: times, types, parts of values
  *   trace.c        timelines of requests
  *   describe.c     CLUSTER, and the JSON of /status and /ring
  *   info.c         INFO and statistics of all shards
@@ -52,6 +55,7 @@
 #include "quorum/replica_choice.h"
 #include "ring/client_map.h"
 #include "ring/ring.h"
+#include "shard/clients.h"
 #include "shard/healing.h"
 #include "shard/metrics.h"
 #include "shard/shard.h"
@@ -154,6 +158,7 @@ struct request {
     struct list_link parked;
     struct origin origin;
     enum operation_kind kind;
+    uint8_t flags; /* enum operation_flags */
     enum request_phase phase;
     uint32_t hash; /* memtable_hash of the key */
     uint16_t slot;
@@ -177,108 +182,14 @@ struct request {
     uint32_t sent_us;        /* since then, and 1 more: something was sent to a replica; 0 = nothing yet */
     uint32_t parked_us;      /* likewise: it waits for a stamp; 0 = it does not */
     struct trace *trace;     /* NULL: nobody asked for it */
-    struct stamp applies_to; /* EXPIRE: the value's stamp */
+    struct stamp applies_to; /* EXPIRE, KEEP_EXPIRY: the stamp of the value that was read */
     size_t size;             /* of this block: key and value stand behind the request */
     struct span key;
-    struct span value; /* PUT: kept for restamping */
+    struct span value; /* PUT: kept for restamping; EXPIRE that wants it: the one read, a view of `read` */
     struct buf record; /* PUT: what is written; GET: the merge so far */
+    struct buf read;   /* what was read, while a value of it is wanted */
     struct put_quorum put;
     struct get_quorum get; /* last: but for its head it is what get_start makes it */
-};
-
-/* ---- clients -------------------------------------------------------------------------------------------- */
-
-/* A part of a multi-key command. */
-struct part {
-    bool found;
-    uint8_t *value; /* owned */
-    size_t size;
-};
-
-/* A command that every shard carries out: what it was, and what they said so far (gather.c). */
-struct gathering {
-    struct buf question;
-    struct buf answers; /* long each */
-};
-
-/* CLIENT REPLY */
-enum silence {
-    SILENCE_NONE = 0,
-    SILENCE_NEXT, /* the next command is not answered */
-    SILENCE_ALL,
-};
-
-/* A command that has been read and not been answered. */
-struct pending {
-    struct list_link in_order; /* of its client */
-    uint64_t id;
-    uint64_t begun_us;     /* when it was read */
-    struct client *client; /* NULL once it has gone */
-    enum command_id command;
-    uint16_t row;      /* where it is counted (watch.h) */
-    uint16_t sections; /* INFO: which */
-    uint8_t proto;
-    bool silent; /* CLIENT REPLY: the client hears nothing of it */
-    bool done;
-    bool failed;
-    bool traced; /* the answer carries the timeline */
-    bool close;  /* close the connection after the answer */
-    bool http;
-    bool http_head;
-    bool http_keep_alive;
-    uint8_t http_minor;
-    uint32_t parts_total;
-    uint32_t parts_left;
-    uint32_t trace_size;
-    int64_t count;               /* DEL, EXISTS, statistics */
-    struct result failure;       /* of the first part that failed */
-    struct part *parts;          /* MGET */
-    struct stats_sum *stats;     /* INFO, DBSIZE, /status: what the shards said so far */
-    struct healing_sum *healing; /* /status: likewise */
-    size_t forwarded_bytes;      /* of its operations on other shards */
-    uint8_t *trace;              /* owned: the timeline, once it is there */
-    struct gathering *gathering; /* owned: a command of all shards */
-    uint8_t *arguments;          /* owned: what an entry of the slow log would show (slowlog.c); or NULL */
-    uint32_t arguments_size;
-    struct buf reply;
-};
-
-struct client {
-    uint64_t id;
-    enum client_protocol protocol;
-    uint8_t proto; /* RESP 2 or 3 */
-    uint8_t r;     /* RONDO.CONSISTENCY */
-    uint8_t w;
-    uint32_t timeout_ms;
-    bool sloppy;
-    bool broken;  /* nothing more is read */
-    bool closing; /* and nothing more is answered: closed after what is in `out` */
-    bool paused;
-    bool held_back; /* finished answers wait until those in `out` have left */
-    bool in_dirty;  /* has output to be given out at the turn's end */
-    uint32_t pending_count;
-    struct list_link pending; /* in order */
-    struct list_link dirty;
-    struct resp_parser resp;
-    struct http_parser *http;
-    struct buf out;
-    uint64_t opened_us; /* monotonic; likewise active_us: when it last sent something */
-    uint64_t active_us;
-    size_t unread; /* of what it sent: the beginning of a command, or commands that wait for their turn */
-    size_t unsent; /* of what it was answered, as the world last told */
-    enum silence silence;
-    uint16_t last_row; /* of its last command: watch_command_name() */
-    int descriptor;
-    bool no_evict;
-    bool no_touch;
-    char address[CLIENT_ADDRESS_BYTES_MAX];
-    char local[CLIENT_ADDRESS_BYTES_MAX];
-    uint8_t name_size;
-    uint8_t lib_name_size;
-    uint8_t lib_version_size;
-    char name[NAME_BYTES_MAX];
-    char lib_name[NAME_BYTES_MAX];
-    char lib_version[NAME_BYTES_MAX];
 };
 
 /* ---- the shard ------------------------------------------------------------------------------------------ */
@@ -385,8 +296,10 @@ struct shard {
     struct map pendings;
     uint64_t pending_next;
     struct list_link dirty_clients;
-    bool answers_held;             /* of some client: a turn must follow */
-    struct list_link sent_clients; /* output given out in the turn that just ended */
+    struct list_link clients_woken;
+    struct list_link clients_leaving; /* gone, with commands that wait */
+    bool answers_held;                /* of some client: a turn must follow */
+    struct list_link sent_clients;    /* output given out in the turn that just ended */
 };
 
 /* ---- between the files ---------------------------------------------------------------------------------- */
@@ -421,7 +334,7 @@ static inline bool slowlog_plain(const struct pending *pending, uint32_t argc)
 {
     bool plain =
         (pending->command == COMMAND_SET && argc == 3) || (pending->command == COMMAND_GET && argc == 2);
-    return plain && !pending->traced && !pending->http && pending->forwarded_bytes == 0;
+    return plain && pending->waiting == NULL && !pending->traced && !pending->http && pending->forwarded_bytes == 0;
 }
 
 /* effects.c */
@@ -550,6 +463,11 @@ bool answer_alone(struct shard *shard, struct client *client, const struct comma
 /* client.c */
 void client_event(struct shard *shard, struct event *event);
 void clients_free(struct shard *shard);
+/* Forgets clients that have gone, once nothing of them is under way. */
+void clients_left(struct shard *shard);
+/* Carries out a command whose turn has come, or answers what is wrong with it. */
+struct words;
+void client_run(struct shard *shard, struct client *client, struct pending *pending, struct words words);
 void client_part_done(struct shard *shard, uint64_t ticket, const struct result *result);
 void client_stats_part(struct shard *shard, uint64_t ticket, const struct stats_sum *stats);
 void pending_free(struct shard *shard, struct pending *pending);
@@ -577,6 +495,8 @@ void trace_cold(struct shard *shard, const struct task *task);
 /* "STAMP", or "STAMP+STAMP" with that of an expiry set later; nothing for a key never heard of. Returns its size. */
 #define VERSION_TEXT_BYTES_MAX (2 * STAMP_TEXT_BYTES_MAX)
 size_t version_format(struct version version, char text[VERSION_TEXT_BYTES_MAX]);
+/* reply_key.c; false: the command is none of its. */
+bool reply_key(struct shard *shard, struct pending *pending, const struct result *result);
 void reply_part(struct shard *shard, struct pending *pending, uint32_t part, const struct result *result);
 void reply_parts_over(struct shard *shard, struct pending *pending);
 void reply_out_of_memory(struct pending *pending);

@@ -58,8 +58,7 @@ void write_stamp(struct shard *shard, struct request *request)
     bool again = request->phase == REQUEST_WANTS_RESTAMP;
     slot_prefetch(shard, request->slot);
     struct stamp above = again ? request->put.highest : storage_stamp(shard, request->key, request->hash);
-    if (request->kind == OPERATION_EXPIRE)
-        above = stamp_max(above, request->applies_to);
+    above = stamp_max(above, request->applies_to);
     shard->stamped_us = shard->now.mono_us;
     enum status status = hlc_stamp(&shard->hlc, shard->now.wall_ms, above, &stamp);
     if (status == STATUS_WAIT && shard->log.full)
@@ -185,6 +184,8 @@ static void done(struct shard *shard, struct request *request)
         result.version = (struct version){.value = request->applies_to, .override = request->put.own};
     else
         result.version.value = request->put.own;
+    if ((request->flags & OPERATION_WANT_VALUE) != 0)
+        result.value = request->value;
     request_deliver(shard, request, &result);
     linger(shard, request);
 }

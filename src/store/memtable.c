@@ -403,6 +403,11 @@ enum status memtable_load(struct memtable *memtable, const struct memtable_put *
     return STATUS_OK;
 }
 
+uint64_t memtable_row_bytes(size_t key_size, size_t record_size)
+{
+    return block_bytes(row_size(key_size, record_size));
+}
+
 bool memtable_upkeep(struct memtable *memtable)
 {
     rehash_step(memtable, REHASH_BUCKETS_UPKEEP);

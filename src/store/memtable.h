@@ -182,6 +182,9 @@ void memtable_prefetch_row(const struct memtable *memtable, uint32_t hash);
 /* The key's row (it may be an erased one), now referenced, or NULL when it is not resident. */
 struct row *memtable_find(struct memtable *memtable, struct span key, uint32_t hash);
 
+/* What a row of a key and a record of these sizes takes, outside the table. */
+uint64_t memtable_row_bytes(size_t key_size, size_t record_size);
+
 struct memtable_put {
     struct span key;    /* up to KEY_BYTES_MAX_HARD */
     struct span record; /* empty: the key is erased */

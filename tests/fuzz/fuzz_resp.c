@@ -38,6 +38,9 @@ static void try_command(const struct resp_request *request, struct buf *out)
             if (command.operation == OPERATION_PUT)
                 require(command_value(&command, i).size <= command_limits.value_bytes_max);
         }
+        require((command.flags & ~OPERATION_FLAGS_ALL) == 0);
+        require(command.flags == 0 || operation_reads_first(command.operation, command.flags));
+        require(command.found_error == NULL || command.operation == OPERATION_GET);
         if (command.id == COMMAND_COMMAND)
             command_introspect(&command, RESP_PROTO_3, out);
         buf_append_format(out, "%d %llu\n", (int)command.id, (unsigned long long)command.expiry_ms);

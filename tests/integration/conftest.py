@@ -1,8 +1,28 @@
 """Fixtures: clusters of real processes, ended and checked when the test (or module) is over."""
 
+import shutil
+import subprocess
+
 import pytest
+import redis
 
 import harness
+
+
+@pytest.fixture(scope="module")
+def redis_port(tmp_path_factory):
+    """A real Redis, without persistence: the reference."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    port = harness.free_port()
+    directory = tmp_path_factory.mktemp("redis")
+    process = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+        cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    harness.until(lambda: redis.Redis(port=port).ping(), "redis-server")
+    yield port
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture

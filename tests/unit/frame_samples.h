@@ -118,6 +118,7 @@ static const enum frame_type raw_types[] = {
 static void sample_internal(uint32_t number, struct buf *buf)
 {
     struct operation operation = {.kind = OPERATION_EXPIRE,
+                                  .flags = OPERATION_IF_SOME | OPERATION_WANT_VALUE,
                                   .r = COUNT_ALL,
                                   .w = 1,
                                   .sloppy = number == 13,

@@ -182,7 +182,10 @@ static void numbers_that_are_none_are_malformed_and_change_nothing(void **state)
         assert_int_equal(u, 7);
         assert_int_equal(i, 7);
     }
+    static const char *const bad_signed[] = {"-0", "00", "007", "-01"};
     int64_t i = 7;
+    for (size_t n = 0; n < sizeof bad_signed / sizeof bad_signed[0]; n++)
+        assert_int_equal(span_parse_i64(span_of_text(bad_signed[n]), &i), STATUS_MALFORMED);
     assert_int_equal(span_parse_i64(span_of_text("9223372036854775808"), &i), STATUS_MALFORMED);
     assert_int_equal(span_parse_i64(span_of_text("-9223372036854775809"), &i), STATUS_MALFORMED);
     assert_int_equal(i, 7);

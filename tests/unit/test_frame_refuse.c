@@ -55,7 +55,7 @@ static void largest_key_and_record_fit_every_frame(void **state)
     size_t record_bytes = 2 + STAMP_BYTES + 8 + 2 * STAMP_BYTES + 8 + (size_t)VALUE_BYTES_MAX_HARD;
     size_t put_bytes = FRAME_HEADER_BYTES + 2 + 8 + 1 + 2 + KEY_BYTES_MAX_HARD + 4 + record_bytes;
     size_t answer_bytes = FRAME_HEADER_BYTES + 2 + VERSION_BYTES + 4 + record_bytes;
-    size_t exec_bytes = FRAME_HEADER_BYTES + 18 + 2 + KEY_BYTES_MAX_HARD + 4 + VALUE_BYTES_MAX_HARD;
+    size_t exec_bytes = FRAME_HEADER_BYTES + 19 + 2 + KEY_BYTES_MAX_HARD + 4 + VALUE_BYTES_MAX_HARD;
     size_t done_bytes =
         FRAME_HEADER_BYTES + 5 + VERSION_BYTES + 8 + 2 + TRACE_BYTES_MAX + 4 + VALUE_BYTES_MAX_HARD;
     assert_true(put_bytes <= FRAME_PASSED_BYTES_MAX);

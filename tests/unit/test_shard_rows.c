@@ -247,6 +247,78 @@ static void keys_are_counted_without_tombstones(void **state)
     world_close(&world);
 }
 
+static void keys_of_a_slot_are_the_live_ones(void **state)
+{
+    (void)state;
+    struct world world;
+    char list[64];
+    world_open(&world, &three_nodes);
+    snprintf(list, sizeof list, "CLUSTER GETKEYSINSLOT %u 10\r\n", key_slot(span_of_text("t")));
+    say_resp(&world, 0, list, "*0\r\n");
+    say_resp(&world, 0, "MSET {t}c 1 {t}a 2 {t}d 3 {t}b 4 other 5\r\n", "+OK\r\n");
+    say_resp(&world, 0, "DEL {t}c\r\n", ":1\r\n");
+    say_resp(&world, 0, "PEXPIRE {t}d 100\r\n", ":1\r\n");
+    world_pass(&world, 200);
+    say_resp(&world, 0, list, "*2\r\n$4\r\n{t}a\r\n$4\r\n{t}b\r\n");
+    snprintf(list, sizeof list, "CLUSTER GETKEYSINSLOT %u 1\r\n", key_slot(span_of_text("t")));
+    say_resp(&world, 0, list, "*1\r\n$4\r\n{t}a\r\n");
+    snprintf(list, sizeof list, "CLUSTER GETKEYSINSLOT %u 0\r\n", key_slot(span_of_text("t")));
+    say_resp(&world, 0, list, "*0\r\n");
+    /* It reads the cold tier, too. */
+    world_pass(&world, 12000);
+    world_pass(&world, 1000);
+    snprintf(list, sizeof list, "CLUSTER GETKEYSINSLOT %u 4000000000\r\n", key_slot(span_of_text("t")));
+    world_say(&world, 1, 6, list);
+    assert_string_equal(world_heard(&world, 6), "*2\r\n$4\r\n{t}a\r\n$4\r\n{t}b\r\n");
+    world_close(&world);
+}
+
+static void random_key_is_a_live_one_wherever_it_is(void **state)
+{
+    (void)state;
+    struct world world;
+    char command[64];
+    bool seen[3] = {false};
+    world_open(&world, &one_node);
+    say_resp(&world, 0, "RANDOMKEY\r\n", "$-1\r\n");
+    for (int i = 0; i < 50; i++) {
+        snprintf(command, sizeof command, "SET dead:%d v PX 10\r\n", i);
+        say_resp(&world, 0, command, "+OK\r\n");
+    }
+    world_pass(&world, 100);
+    say_resp(&world, 0, "RANDOMKEY\r\n", "$-1\r\n");
+    say_resp(&world, 0, "SET live v\r\n", "+OK\r\n");
+    for (int i = 0; i < 20; i++)
+        say_resp(&world, 0, "RANDOMKEY\r\n", "$4\r\nlive\r\n");
+    say_resp(&world, 0, "MSET a 1 b 2\r\nDEL live\r\nSET c 3\r\n", "+OK\r\n:1\r\n+OK\r\n");
+    for (int i = 0; i < 200; i++) {
+        world_say(&world, 0, 7, "RANDOMKEY\r\n");
+        const char *heard = world_heard(&world, 7);
+        assert_true(begins(heard, "$1\r\n"));
+        assert_in_range(heard[4], 'a', 'c');
+        seen[heard[4] - 'a'] = true;
+    }
+    assert_true(seen[0] && seen[1] && seen[2]);
+    world_close(&world);
+}
+
+static void node_that_does_not_serve_gives_out_no_keys(void **state)
+{
+    (void)state;
+    struct world world;
+    struct world_options options = three_nodes;
+    char list[64];
+    options.state_of_node_0 = META_AMNESIAC;
+    world_open(&world, &options);
+    say_resp(&world, 0, "SET {t}a 1\r\n", "+OK\r\n");
+    say_resp(&world, 0, "RANDOMKEY\r\n",
+             "-QUARANTINED this node may have lost data of that slot, and is not repaired yet\r\n");
+    snprintf(list, sizeof list, "CLUSTER GETKEYSINSLOT %u 10\r\n", key_slot(span_of_text("t")));
+    world_say(&world, 0, 7, list);
+    assert_true(begins(world_heard(&world, 7), "-QUARANTINED "));
+    world_close(&world);
+}
+
 static void status_tells_of_hints_repair_and_tombstones(void **state)
 {
     (void)state;
@@ -284,6 +356,9 @@ int main(void)
         cmocka_unit_test(slot_that_does_not_serve_gives_out_no_rows),
         cmocka_unit_test(after_must_be_a_key_of_the_slot),
         cmocka_unit_test(keys_are_counted_without_tombstones),
+        cmocka_unit_test(keys_of_a_slot_are_the_live_ones),
+        cmocka_unit_test(random_key_is_a_live_one_wherever_it_is),
+        cmocka_unit_test(node_that_does_not_serve_gives_out_no_keys),
         cmocka_unit_test(status_tells_of_hints_repair_and_tombstones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
