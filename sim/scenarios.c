@@ -118,6 +118,8 @@ const struct scenario scenarios[] = {
     {"flush-failed-and-arrived",
      "a purged row leaves the cold tier, though its flush was said to have failed", prepare_slow_flushes,
      scenario_flush_failed_and_arrived},
+    {"hint-renewed-while-replayed", "the answer to an older hint does not delete a newer one", prepare_hints,
+     scenario_hint_renewed_while_replayed},
     {"blind-write-after-a-crash", "an old hint never passes for a fresh write over a newer row that is cold",
      prepare_blind_hints, scenario_blind_write_after_a_crash},
     {"override-of-a-cold-value", "an expiry is merged with its value before it goes cold",

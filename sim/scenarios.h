@@ -43,6 +43,7 @@ void prepare_verified(struct swarm *swarm);
 void scenario_verified_before_the_log(struct world *world);
 void scenario_verified_by_a_late_answer(struct world *world);
 void scenario_expiries_that_cross(struct world *world);
+void scenario_hint_renewed_while_replayed(struct world *world);
 
 /* scenarios_healing.c */
 struct shard_healing_state healing_of(const struct world *world, uint16_t node);

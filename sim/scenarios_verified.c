@@ -1,4 +1,4 @@
-/* Scenarios of "verified equal": what a replica takes for proven of another one is on that one's disk. */
+/* Scenarios of what one node takes for proven of another: that it is equal, that it has a hint. */
 #include "proto/frame.h"
 #include "repair/exchange.h"
 #include "sim/scenarios.h"
@@ -220,6 +220,40 @@ void scenario_expiries_that_cross(struct world *world)
                       stamp_compare(held[0]->override, held[1]->override) < 0,
                   "n1 and n2 have the same value, and n2 the later expiry");
     node_crash(world, &world->nodes[2], true);
+    world->network.filter = NULL;
+    oracle_converge(world);
+}
+
+/* The first put to n3 is a hint's; all others get lost. */
+static bool only_the_hint_to_n3(struct world *world, uint16_t from, uint16_t to, struct span bytes)
+{
+    uint32_t *puts = world->network.filter_context;
+    (void)from;
+    return to == 2 && bytes.size > 4 && bytes.data[4] == FRAME_PUT && (*puts)++ > 0;
+}
+
+/* n1 replays a hint to n3, whose answer is late. Meanwhile n3 misses a newer write of the key, which goes into the same
+ * hint: the answer is not about that one. */
+void scenario_hint_renewed_while_replayed(struct world *world)
+{
+    uint32_t puts = 0;
+    script_start(world);
+    node_crash(world, &world->nodes[2], false);
+    script_expect(world, script_set(world, 0, 0, 2).outcome == HISTORY_DONE, "n3 misses the value");
+    world_run_for(world, 8 * SECOND);
+    script_expect(world, healing_of(world, 0).hints == 1, "n1 keeps a hint");
+    world->network.filter_context = &puts;
+    world->network.filter = only_the_hint_to_n3;
+    world->network.extra_delay_us[2][0] = 400000;
+    node_start(world, &world->nodes[2]);
+    for (uint32_t ms = 0; ms < 10000 && puts == 0 && !world->failed; ms++)
+        world_run_for(world, 1000);
+    script_expect(world, puts == 1, "the hint is on its way");
+    uint32_t newer = script_set_begin(world, 0, 0, 2, 100);
+    world_run_for(world, 250000);
+    script_expect(world, world->history.ops[newer].outcome == HISTORY_DONE, "n3 misses a newer value");
+    world_run_for(world, SECOND);
+    world->network.extra_delay_us[2][0] = 0;
     world->network.filter = NULL;
     oracle_converge(world);
 }
