@@ -428,7 +428,7 @@ void storage_do(struct shard *shard, const struct task *task)
     struct held held = {.in_cold = unseen, .unseen = unseen};
     if (row != NULL) {
         held.record = row_record(row);
-        held.sequence = row_sequence(row);
+        held.sequence = memtable_row_sequence(&shard->memtable, row);
         held.in_cold = row_in_cold(row);
     }
     do_task(shard, task, &held);
@@ -487,7 +487,8 @@ void storage_cold_result(struct shard *shard, const struct event *event)
         const struct row *row = memtable_find(&shard->memtable, waiter->task.key, read->hash);
         struct held held = cold;
         if (row != NULL)
-            held = (struct held){row_record(row), row_sequence(row), row_in_cold(row), false};
+            held = (struct held){row_record(row), memtable_row_sequence(&shard->memtable, row),
+                                 row_in_cold(row), false};
         bool replaces =
             lost && waiter->task.kind == TASK_PUT && storage_slot_quarantined(shard, waiter->task.slot);
         if (status == STATUS_OK || status == STATUS_NOT_FOUND || replaces)

@@ -1,7 +1,13 @@
 /* The memtable: one shard's rows in memory, both its newest data and its cache of the cold tier.
  *
- * A hash table with chains. A row is one allocation: a 32-byte head, the key, the record. Growing moves a few
- * buckets per operation from the old table to the new one, so nothing ever stops for a rehash.
+ * A hash table with chains. A row is an 18-byte head, the key, the record. Growing moves a few buckets per operation
+ * from the old table to the new one, so nothing ever stops for a rehash.
+ *
+ * Rows live in cells of pages: all cells of a page have one size, which is at most an eighth more than what is in it,
+ * so that nothing is lost between rows. A row is named by 32 bits (row_ref), in which buckets and chains are half as
+ * large as with pointers. A row too large for a cell is a block of its own, and its cell is the pointer to it. Pages go
+ * back when they are empty; where rows of another size need the memory, the rows of a page move together with those of
+ * others of their size, so in no size is much more than a page free.
  *
  * Dirty rows (changed since they last went cold) have a place in a queue ordered by when they first became dirty.
  * A flush freezes the oldest part of that queue: a row there is frozen, and its key and record bytes are
@@ -19,8 +25,9 @@
  * Reserved rows (model/reserved.h) live in the same table. Their hashes have the upper bit set and those of users'
  * keys have it clear, so the two never meet although their bytes could.
  *
- * Clean rows are evicted by a clock hand that skips (and clears) referenced rows. A row read from the cold tier
- * starts unreferenced and is referenced by its second use, so one scan cannot push out the working set.
+ * Clean rows are evicted by a clock hand that goes from page to page and skips (and clears) referenced rows. A row read
+ * from the cold tier starts unreferenced and is referenced by its second use, so one scan cannot push out the working
+ * set.
  *
  * Belongs to one thread; only flush_sort and flush_row (store/flush.h) run elsewhere. */
 #ifndef RONDO_STORE_MEMTABLE_H
@@ -39,15 +46,19 @@ enum row_flags {
     ROW_BEHIND = 32,    /* replaced a frozen row: the flush under way carries an older version of the key */
 };
 
+/* Names a row: a page and a cell in it; 0 = none. */
+typedef uint32_t row_ref;
+
 /* Read through the accessors below. The key and record follow the head. */
 struct row {
-    struct row *next;  /* in its bucket; of a retired row: the next retired row */
-    uint64_t sequence; /* the shard's log batch that last changed it */
-    uint32_t hash;
+    row_ref next;         /* in its bucket; of a retired row: itself */
     uint32_t dirty_index; /* place in the dirty queue; means nothing while not dirty */
     uint32_t record_size;
     uint16_t key_size;
-    uint8_t flags;
+    uint8_t flags; /* 0 = a free cell */
+    uint8_t tag;   /* the upper bits of the hash */
+    uint16_t
+        sequence; /* of the shard's log batch that last changed it, the lower bits; memtable_row_sequence */
     uint8_t bytes[]; /* starts inside the head's padding */
 };
 
@@ -61,11 +72,6 @@ static inline struct span row_key(const struct row *row)
 static inline struct span row_record(const struct row *row)
 {
     return span_of(row->bytes + row->key_size, row->record_size);
-}
-
-static inline uint64_t row_sequence(const struct row *row)
-{
-    return row->sequence;
 }
 
 static inline bool row_dirty(const struct row *row)
@@ -85,11 +91,12 @@ static inline bool row_erased(const struct row *row)
 }
 
 #define ROW_HASH_RESERVED (UINT32_C(1) << 31)
+#define ROW_TAG_SHIFT 24
 
-/* Its key is a whole cold key, no user's. */
+/* Its key is a whole cold key, no user's. Never changes, as all that a flush reads. */
 static inline bool row_reserved(const struct row *row)
 {
-    return (row->hash & ROW_HASH_RESERVED) != 0;
+    return (row->tag & ROW_HASH_RESERVED >> ROW_TAG_SHIFT) != 0;
 }
 
 struct memtable_counters {
@@ -99,7 +106,7 @@ struct memtable_counters {
     uint64_t rows_not_in_cold; /* no version of them is in the cold tier */
     uint64_t rows_live;        /* ROW_LIVE */
     uint64_t rows_live_not_in_cold;
-    uint64_t bytes; /* everything: rows, retired rows, tables, dirty queue, flush job; 8 per allocation */
+    uint64_t bytes; /* everything: pages, large rows, tables, dirty queue, flush job; 8 per allocation */
     uint64_t bytes_dirty; /* of the dirty rows, frozen ones included */
     uint64_t bytes_retired;
     uint64_t evictions;
@@ -131,8 +138,38 @@ struct dirty_queue {
         slot_last[SLOTS_COUNT + 1]; /* each slot's newest place; below base = none; last: reserved rows */
 };
 
+/* Sizes of cells: multiples of 8 to 128, then sixteen to each doubling; the first is for pointers to large rows. */
+#define CELL_CLASSES 65u
+
+struct cell_page {
+    uint8_t class;
+    uint16_t carved;     /* cells that were ever used */
+    uint16_t used;       /* cells with a row */
+    uint16_t free_first; /* a free cell's number + 1, the head of a list; 0 = only what is not carved */
+    uint32_t next;       /* in the list of its class's pages with a free cell */
+    uint32_t previous;
+};
+
+struct cell_class {
+    uint32_t partial;    /* the first page with a free cell; 0 = none */
+    uint64_t free_cells; /* of all of its pages */
+};
+
+struct cells {
+    uintptr_t *bases;        /* of each page; 0 = no such page; odd: its cells are pointers */
+    struct cell_page *pages; /* page 0 is none */
+    uint32_t page_count;     /* highest number of a page + 1 */
+    uint32_t page_capacity;
+    uint32_t numbers_free; /* pages without memory: the head of a list */
+    uintptr_t spare;       /* memory of an empty page, or 0 */
+    uint8_t page_shift;    /* of the size of a page */
+    uint8_t cell_shift;    /* of the number of 8 bytes in a page */
+    struct cell_class classes[CELL_CLASSES];
+    uint64_t bytes_free; /* of free cells */
+};
+
 struct memtable_table {
-    struct row **buckets;
+    row_ref *buckets;
     uint64_t bucket_count; /* a power of two, or 0 */
 };
 
@@ -145,10 +182,12 @@ struct memtable {
     struct memtable_table table;     /* all new rows go here */
     struct memtable_table table_old; /* being emptied; bucket_count 0 when there is no rehash */
     uint64_t rehash_at;              /* buckets of table_old below this are empty */
-    uint64_t clock_hand;
+    struct cells cells;
+    uint32_t hand;            /* the clock hand: counts the pages that it has passed */
+    uint32_t hand_cell;       /* the next cell of the page whose turn it is */
+    uint64_t sequence_newest; /* the highest that was put */
     struct dirty_queue dirty;
     struct flush_job *job; /* the one under way, or NULL */
-    struct row *retired;
     struct memtable_counters counters;
 };
 
@@ -178,6 +217,10 @@ void memtable_prefetch(const struct memtable *memtable, uint32_t hash);
 
 /* The same of the row, once its bucket is there: a moment after memtable_prefetch. */
 void memtable_prefetch_row(const struct memtable *memtable, uint32_t hash);
+
+/* A batch that holds the row's last change, or a later one that was already put then: lower bits are kept of it. 0 of a
+ * clean row: the cold tier has it. */
+uint64_t memtable_row_sequence(const struct memtable *memtable, const struct row *row);
 
 /* The key's row (it may be an erased one), now referenced, or NULL when it is not resident. */
 struct row *memtable_find(struct memtable *memtable, struct span key, uint32_t hash);
@@ -248,7 +291,7 @@ const struct row *memtable_slot_dirty(const struct memtable *memtable, uint16_t 
 /* ---- iteration ------------------------------------------------------------------------------------------ */
 
 struct memtable_cursor {
-    const struct row *row;
+    row_ref row;
     uint64_t bucket; /* the next; those of table_old follow those of table */
 };
 

@@ -160,7 +160,7 @@ static void check_key(struct world *world, size_t index)
     assert_int_equal(row_erased(row), latest->size == 0);
     assert_true(row_dirty(row) || !row_erased(row));
     if (row_dirty(row))
-        assert_int_equal(row_sequence(row), world->latest[index].sequence);
+        assert_int_equal(memtable_row_sequence(&world->memtable, row), world->latest[index].sequence);
     if (!row_dirty(row))
         assert_int_equal(world->latest[index].sequence, world->cold[index].sequence);
     if (row_in_cold(row) && !world->settling)

@@ -350,6 +350,81 @@ static void memory_full_of_dirty_rows_is_overloaded_until_a_flush(void **state)
     assert_int_equal(alloc.used_bytes, 0);
 }
 
+/* A clean row of the number, with a record of `size` bytes. */
+static enum status load_number(struct memtable *memtable, uint64_t number, size_t size)
+{
+    static const uint8_t record[2000] = {1};
+    struct span key = span_of(&number, sizeof number);
+    struct memtable_put put = {
+        .key = key, .record = span_of(record, size), .hash = memtable_hash(memtable, key), .live = true};
+    return memtable_load(memtable, &put);
+}
+
+static bool number_resident(struct memtable *memtable, uint64_t number)
+{
+    struct span key = span_of(&number, sizeof number);
+    return memtable_find(memtable, key, memtable_hash(memtable, key)) != NULL;
+}
+
+/* Sizes come one after the other, and each gets the memory of those before it. */
+static void rows_of_another_size_get_the_memory(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {100, 2000, 20, 300, 700, 900, 40, 100};
+    struct alloc alloc;
+    struct memtable memtable;
+    alloc_init(&alloc, SIZE_MAX / 2);
+    struct memtable_options options = {.alloc = &alloc, .budget_bytes = 4u << 20};
+    assert_int_equal(memtable_init(&memtable, &options), STATUS_OK);
+    uint64_t number = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        uint64_t count = 3 * options.budget_bytes / sizes[i];
+        for (uint64_t k = 0; k < count; k++) {
+            assert_int_equal(load_number(&memtable, ++number, sizes[i]), STATUS_OK);
+            assert_true(memtable_counters(&memtable)->bytes <= options.budget_bytes);
+            assert_int_equal(memtable_counters(&memtable)->bytes, alloc.used_bytes);
+        }
+        /* Rows of nothing else are left by now but for few, and they fill most of the memory. */
+        uint64_t bytes = memtable_counters(&memtable)->rows * sizes[i];
+        print_message("records of %zu bytes: %.2f of the memory\n", sizes[i],
+                      (double)bytes / (double)options.budget_bytes);
+        assert_true(bytes > options.budget_bytes * (sizes[i] < 100 ? 2u : 5u) / 8);
+    }
+    memtable_free(&memtable);
+    assert_int_equal(alloc.used_bytes, 0);
+}
+
+/* Rows stay where they are found while those around them go. */
+static void what_is_left_of_many_rows_moves_together(void **state)
+{
+    (void)state;
+    enum {
+        ROWS = 20000,
+        KEPT = 37
+    };
+    struct alloc alloc;
+    struct memtable memtable;
+    alloc_init(&alloc, SIZE_MAX / 2);
+    struct memtable_options options = {.alloc = &alloc, .budget_bytes = 4u << 20};
+    assert_int_equal(memtable_init(&memtable, &options), STATUS_OK);
+    for (uint64_t number = 0; number < ROWS; number++)
+        assert_int_equal(load_number(&memtable, number, 100), STATUS_OK);
+    uint64_t number = ROWS;
+    for (int round = 0; round < 40; round++) {
+        for (uint64_t kept = 0; kept < ROWS; kept += KEPT)
+            assert_true(number_resident(&memtable, kept));
+        for (int k = 0; k < 100; k++)
+            assert_int_equal(load_number(&memtable, number++, 2000), STATUS_OK);
+        while (memtable_upkeep(&memtable))
+            continue;
+    }
+    /* The 541 rows take 70 KB; had they stayed where they were, their pages would take 2.6 MB. */
+    uint64_t large = memtable_counters(&memtable)->rows - (ROWS / KEPT + 1);
+    assert_true(large * 2000 > options.budget_bytes / 5 * 4);
+    memtable_free(&memtable);
+    assert_int_equal(alloc.used_bytes, 0);
+}
+
 static void a_row_of_100_bytes_costs_little_more(void **state)
 {
     (void)state;
@@ -375,7 +450,7 @@ static void a_row_of_100_bytes_costs_little_more(void **state)
     print_message(
         "data / memory, worst from 20,000 to 120,000 rows: %.3f; %.1f bytes beside key and record\n", worst,
         (double)memtable_counters(&memtable)->bytes / 120000 - 134);
-    assert_true(worst >= 0.6);
+    assert_true(worst >= 0.7);
     memtable_free(&memtable);
 }
 
@@ -392,6 +467,8 @@ int main(void)
         cmocka_unit_test(reserved_row_and_key_of_the_same_bytes_are_two_rows),
         cmocka_unit_test(a_scan_does_not_push_out_rows_in_use),
         cmocka_unit_test(memory_full_of_dirty_rows_is_overloaded_until_a_flush),
+        cmocka_unit_test(rows_of_another_size_get_the_memory),
+        cmocka_unit_test(what_is_left_of_many_rows_moves_together),
         cmocka_unit_test(a_row_of_100_bytes_costs_little_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
