@@ -40,6 +40,9 @@ struct node_options {
     struct data_dir *dir;
 };
 
+/* Bounds what the C library's allocator keeps for itself, as far as it lets; before the first thread is started. */
+void node_bound_arenas(uint16_t shards);
+
 /* Runs the node. OK after a clean stop. Anything else is a failure to start or to stop, and `why` then holds one
  * sentence for people, such as "cannot listen on 127.0.0.1:7379 (--resp): address already in use; stop the other
  * process or choose another port". */

@@ -21,10 +21,11 @@
 /* Replicas of a new cluster; one of fewer nodes has as many as it has nodes. */
 #define REPLICAS_DEFAULT 3
 
-/* Shares of --memory: an eighth caches the cold tier's blocks, an eighth is left for the log's buffers,
- * RocksDB's own work and the process; the rest is the shards'. */
-#define COLD_SHARE 8
-#define REST_SHARE 8
+/* Shares of --memory: a sixteenth, or the least that is of use if that is more, caches the cold tier's blocks; a
+ * sixteenth is left for the log's buffers and RocksDB's own work; the rest is the shards'. */
+#define COLD_SHARE 16
+#define COLD_BYTES_MIN ((size_t)8 << 20)
+#define REST_SHARE 16
 
 enum exit_status {
     EXIT_DONE = 0,
@@ -47,6 +48,8 @@ static void say(void *context, enum say_level level, const char *text)
 static enum status run(struct config *config, const struct ring *initial, struct buf *why)
 {
     size_t memory_bytes = (size_t)config->memory_bytes;
+    size_t cold_bytes =
+        memory_bytes / COLD_SHARE > COLD_BYTES_MIN ? memory_bytes / COLD_SHARE : COLD_BYTES_MIN;
     struct data_dir_options dir_options = {
         .path = config->data,
         .name = config->name,
@@ -54,11 +57,12 @@ static enum status run(struct config *config, const struct ring *initial, struct
         .initial_given = config->initial_given,
         .shards = config->shards,
         .durability = config->durability,
-        .cold_memory_bytes = memory_bytes / COLD_SHARE,
+        .cold_memory_bytes = cold_bytes,
         .context = config,
         .say = say,
     };
     struct data_dir *dir = NULL;
+    node_bound_arenas(config->shards);
     if (config->name != NULL)
         span_copy_text(span_of_text(config->name), config->say.node, sizeof config->say.node);
     struct now now = clock_read();
@@ -76,7 +80,7 @@ static enum status run(struct config *config, const struct ring *initial, struct
         .http_advertise = config->http_advertise,
         .peer_address = config->peer,
         .shards = config->shards,
-        .memory_bytes = memory_bytes - memory_bytes / COLD_SHARE - memory_bytes / REST_SHARE,
+        .memory_bytes = memory_bytes - cold_bytes - memory_bytes / REST_SHARE,
         .limits = config->limits,
         .durability = config->durability,
         .durability_interval_ms = config->durability_interval_ms,

@@ -268,7 +268,7 @@ static bool flush_due(const struct shard *shard)
     const struct memtable_counters *rows = memtable_counters(&shard->memtable);
     if (rows->rows_dirty == 0 || shard->now.mono_us < flush->retry_us)
         return false;
-    if (flush->wanted || rows->bytes_dirty > shard->memtable.budget_bytes / FLUSH_DIRTY_DIVISOR)
+    if (flush->wanted || rows->bytes_dirty > memtable_target(&shard->memtable) / FLUSH_DIRTY_DIVISOR)
         return true;
     return shard->now.mono_us - flush->clean_us > FLUSH_AGE_US;
 }
@@ -276,7 +276,7 @@ static bool flush_due(const struct shard *shard)
 static void flush_start(struct shard *shard)
 {
     struct flush_state *flush = &shard->flush;
-    uint64_t bytes_max = shard->memtable.budget_bytes / FLUSH_JOB_DIVISOR;
+    uint64_t bytes_max = memtable_target(&shard->memtable) / FLUSH_JOB_DIVISOR;
     if (memtable_freeze(&shard->memtable, &flush->job, bytes_max, shard->log.open - 1) != STATUS_OK)
         return;
     flush->running = true;

@@ -175,7 +175,8 @@ static uint32_t list_settings(struct shard *shard, struct setting *settings)
     setting_add(settings, &count, "appendonly", &value);
     buf_append_text(&value, shard->options.durability_always ? "always" : "everysec");
     setting_add(settings, &count, "appendfsync", &value);
-    buf_append_u64(&value, shard->options.memory_bytes * shard->options.shards);
+    buf_append_u64(&value,
+                   (shard->options.memory_bytes + shard->options.buffer_bytes) * shard->options.shards);
     setting_add(settings, &count, "maxmemory", &value);
     buf_append_text(&value, "noeviction");
     setting_add(settings, &count, "maxmemory-policy", &value);

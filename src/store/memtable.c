@@ -31,6 +31,10 @@
 /* Where no row can be evicted, rows are still moved together while more than this part of the memory is free cells. */
 #define FREE_CELLS_DIVISOR 8
 
+/* So much of the memory may be dirty; a flush needs some of the rest for its job, and evicts clean rows for it. */
+#define DIRTY_NUMERATOR 3
+#define DIRTY_DENOMINATOR 4
+
 /* Past this part nothing more is evicted. */
 #define FREE_CELLS_EVICT_DIVISOR 4
 
@@ -143,7 +147,7 @@ static void grow_if_full(struct memtable *memtable)
         memtable->counters.rows * LOAD_DENOMINATOR < count * LOAD_NUMERATOR)
         return;
     size_t size = count * 2 * sizeof(row_ref);
-    if (memtable->counters.bytes + block_bytes(size) > memtable->budget_bytes)
+    if (memtable->counters.bytes + block_bytes(size) > memtable->target_bytes)
         return;
     row_ref *buckets = block_get(memtable, size, true);
     if (buckets == NULL)
@@ -241,6 +245,7 @@ enum status memtable_init(struct memtable *memtable, const struct memtable_optio
     memtable->alloc = options->alloc;
     memtable->seed = options->seed;
     memtable->budget_bytes = options->budget_bytes;
+    memtable->target_bytes = options->budget_bytes;
     memtable->dirty.base = 1;
     if (memtable_cells_init(memtable) != STATUS_OK)
         return STATUS_OVERLOADED;
@@ -340,14 +345,27 @@ static uint8_t flags_of(const struct memtable_put *put, unsigned keep)
                      (put->in_cold ? (unsigned)ROW_IN_COLD : 0));
 }
 
+/* Whether one more row of this size would be more than may be dirty. */
+static bool dirty_full(const struct memtable *memtable, size_t size)
+{
+    uint64_t dirty = memtable->counters.bytes_dirty + memtable->counters.bytes_retired + size;
+    return dirty > memtable->target_bytes / DIRTY_DENOMINATOR * DIRTY_NUMERATOR;
+}
+
 /* Room for a row of this size (0: none needed) and for a place in the dirty queue if needed. */
 static bool put_make_room(struct memtable *memtable, size_t size, bool queued, const struct row *pinned)
 {
-    struct memtable_need need = {.row_size = size, .limit = memtable->budget_bytes, .pinned = pinned};
+    struct memtable_need need = {.row_size = size, .limit = memtable->target_bytes, .pinned = pinned};
     if (queued && queue_needs_chunk(&memtable->dirty))
         need.bytes += block_bytes(sizeof(struct dirty_chunk));
-    if ((size > 0 || need.bytes > 0) && !memtable_make_room(memtable, &need))
+    if (queued && dirty_full(memtable, size))
         return false;
+    if ((size > 0 || need.bytes > 0) && !memtable_make_room(memtable, &need)) {
+        /* The target may just have fallen far: what can be evicted is, a slice with each put. */
+        need.limit = memtable->budget_bytes;
+        if (memtable->target_bytes == memtable->budget_bytes || !need_fits(memtable, &need))
+            return false;
+    }
     return !queued || memtable_queue_reserve(memtable);
 }
 
@@ -482,12 +500,17 @@ enum status memtable_load(struct memtable *memtable, const struct memtable_put *
     return STATUS_OK;
 }
 
+void memtable_set_target(struct memtable *memtable, uint64_t bytes)
+{
+    memtable->target_bytes = bytes < memtable->budget_bytes ? bytes : memtable->budget_bytes;
+}
+
 bool memtable_upkeep(struct memtable *memtable)
 {
     rehash_step(memtable, REHASH_BUCKETS_UPKEEP);
     struct memtable_need need = {
-        .limit = memtable->budget_bytes - (memtable->budget_bytes >> HEADROOM_SHIFT),
-        .cells_are_room = memtable->counters.bytes <= memtable->budget_bytes,
+        .limit = memtable->target_bytes - (memtable->target_bytes >> HEADROOM_SHIFT),
+        .cells_are_room = memtable->counters.bytes <= memtable->target_bytes,
     };
     bool roomy = memtable_make_room(memtable, &need);
     return memtable->table_old.bucket_count != 0 || (!roomy && memtable_evictable(memtable));

@@ -179,6 +179,7 @@ struct memtable {
     struct alloc *alloc;
     uint64_t seed;
     uint64_t budget_bytes;
+    uint64_t target_bytes;
     struct memtable_table table;     /* all new rows go here */
     struct memtable_table table_old; /* being emptied; bucket_count 0 when there is no rehash */
     uint64_t rehash_at;              /* buckets of table_old below this are empty */
@@ -192,9 +193,9 @@ struct memtable {
 };
 
 struct memtable_options {
-    struct alloc *alloc; /* must outlive the memtable */
-    uint64_t seed;       /* of the hash: random, so that nobody can aim at one bucket */
-    uint64_t budget_bytes;
+    struct alloc *alloc;   /* must outlive the memtable */
+    uint64_t seed;         /* of the hash: random, so that nobody can aim at one bucket */
+    uint64_t budget_bytes; /* never exceeded, but by flush jobs, which need memory to make room */
 };
 
 /* OVERLOADED when the first table does not fit. */
@@ -202,6 +203,15 @@ MUST_CHECK enum status memtable_init(struct memtable *memtable, const struct mem
 
 /* Frees everything; a flush job must have ended. */
 void memtable_free(struct memtable *memtable);
+
+/* What it should take at most from now on; the budget before the first call, and never more. If that is less than it
+ * takes, upkeep and each put evict their slices. */
+void memtable_set_target(struct memtable *memtable, uint64_t bytes);
+
+static inline uint64_t memtable_target(const struct memtable *memtable)
+{
+    return memtable->target_bytes;
+}
 
 static inline const struct memtable_counters *memtable_counters(const struct memtable *memtable)
 {
@@ -236,9 +246,9 @@ struct memtable_put {
 };
 
 /* Writes the key's row and makes it dirty; a row that is erased before any version of it went, or is going, to the
- * cold tier leaves the table instead. On OVERLOADED (past the budget although some eviction was tried, or no
- * memory) nothing has changed; a later call may succeed, since each evicts a bounded slice. The caller's key and
- * record are copied and may be views of the row itself. */
+ * cold tier leaves the table instead. On OVERLOADED (too much is dirty, or past the budget although some eviction was
+ * tried, or no memory) nothing has changed; a later call may succeed, since each evicts a bounded slice. The caller's
+ * key and record are copied and may be views of the row itself. */
 MUST_CHECK enum status memtable_put(struct memtable *memtable, const struct memtable_put *put);
 
 /* Adds a clean row that was read from the cold tier (sequence, slot and in_cold of put are not looked at: the row
