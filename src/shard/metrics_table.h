@@ -26,6 +26,7 @@
     X(stale_epochs, counter, "rondo_stale_epochs_total", "Messages refused because their sender's ring was too old.") \
     X(deadline_drops, counter, "rondo_deadline_drops_total", "Messages that came after their deadline.")              \
     X(cold_reads, counter, "rondo_cold_reads_total", "Reads of the cold tier.")                                       \
+    X(cold_reads_spared, counter, "rondo_cold_reads_spared_total", "Keys known not to be in the cold tier.")          \
     X(blind_writes, counter, "rondo_blind_writes_total",                                                              \
       "Writes that were newer than all that the cold tier may hold, and did not read it.")                            \
     X(flushes, counter, "rondo_flushes_total", "Flushes of dirty rows to the cold tier that were begun.")             \

@@ -208,7 +208,8 @@ void shard_free(struct shard *shard)
         bool over = memtable_flush_done(&shard->memtable, &shard->flush.job, UINT64_MAX);
         assert(over);
     } else if (shard->flush.running) {
-        memtable_flush_failed(&shard->memtable, &shard->flush.job);
+        bool over = memtable_flush_failed(&shard->memtable, &shard->flush.job, UINT64_MAX);
+        assert(over);
     }
     if (shard->has_memtable)
         memtable_free(&shard->memtable);

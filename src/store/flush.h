@@ -26,6 +26,7 @@ struct flush_job {
     uint64_t added_count;
     uint64_t added_capacity;
     bool settling; /* memtable_flush_done has begun */
+    bool failing;  /* memtable_flush_failed has begun */
 };
 
 /* One row of the sorted table; the cold key is prefix then key. Views into the frozen row. */

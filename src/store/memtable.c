@@ -1,6 +1,7 @@
 /* The memtable: its table, its rows and their eviction. */
 #include "base/hash.h"
 #include "base/limits.h"
+#include "model/key.h"
 #include "store/memtable_internal.h"
 
 #define BUCKETS_MIN UINT64_C(1024)
@@ -82,9 +83,9 @@ static row_ref *bucket_of(const struct memtable_table *table, uint32_t hash)
     return &table->buckets[hash & (table->bucket_count - 1)];
 }
 
-row_ref *memtable_link_find(struct memtable *memtable, struct span key, uint32_t hash)
+row_ref *memtable_link_find(const struct memtable *memtable, struct span key, uint32_t hash)
 {
-    struct memtable_table *tables[2] = {&memtable->table, &memtable->table_old};
+    const struct memtable_table *tables[2] = {&memtable->table, &memtable->table_old};
     uint8_t tag = tag_of(hash);
     for (size_t i = 0; i < 2; i++) {
         if (tables[i]->bucket_count == 0)
@@ -159,6 +160,11 @@ static void grow_if_full(struct memtable *memtable)
 
 /* ---- eviction ------------------------------------------------------------------------------------------- */
 
+static void slot_note_evicted(struct memtable *memtable, uint16_t slot)
+{
+    memtable->slots_evicted[slot / 8] |= (uint8_t)(1u << slot % 8);
+}
+
 /* The hand passes one cell; what that counts for. */
 static uint32_t clock_visit(struct memtable *memtable, uint32_t page, uint32_t cell, const struct row *pinned)
 {
@@ -166,13 +172,15 @@ static uint32_t clock_visit(struct memtable *memtable, uint32_t page, uint32_t c
     if (row == NULL || row == pinned || (row->flags & (ROW_DIRTY | ROW_RETIRED)) != 0)
         return 1;
     if ((row->flags & ROW_REFERENCED) != 0) {
-        row->flags = (uint8_t)(row->flags & ~ROW_REFERENCED);
+        row->flags = (uint8_t)(row->flags & ~((row->flags & ROW_AGAIN) != 0 ? ROW_AGAIN : ROW_REFERENCED));
         return 1;
     }
     /* So much has been evicted that only moving rows helps, or waiting for a flush whose rows must stay. */
     if (memtable->cells.bytes_free > memtable->counters.bytes / FREE_CELLS_EVICT_DIVISOR)
         return 1;
     memtable->counters.evictions++;
+    if (!row_reserved(row))
+        slot_note_evicted(memtable, key_slot(row_key(row)));
     memtable_row_remove(memtable, row);
     return CLOCK_CELLS_EVICTED;
 }
@@ -307,9 +315,16 @@ struct row *memtable_find(struct memtable *memtable, struct span key, uint32_t h
         return NULL;
     struct row *row = row_at(memtable, *link);
     /* Tested first: a hot row's line is then only read. */
-    if ((row->flags & ROW_REFERENCED) == 0)
-        row->flags |= ROW_REFERENCED;
+    if ((row->flags & ROW_AGAIN) == 0)
+        row->flags =
+            (uint8_t)(row->flags | ((row->flags & ROW_REFERENCED) != 0 ? ROW_AGAIN : ROW_REFERENCED));
     return row;
+}
+
+const struct row *memtable_peek(const struct memtable *memtable, struct span key, uint32_t hash)
+{
+    const row_ref *link = memtable_link_find(memtable, key, hash);
+    return link == NULL ? NULL : row_at(memtable, *link);
 }
 
 uint64_t memtable_row_sequence(const struct memtable *memtable, const struct row *row)
@@ -337,7 +352,7 @@ row_ref memtable_row_new(struct memtable *memtable, const struct memtable_put *p
 }
 
 /* What a put leaves as it was. */
-#define ROW_KEPT_FLAGS (ROW_IN_COLD | ROW_REFERENCED | ROW_BEHIND)
+#define ROW_KEPT_FLAGS (ROW_IN_COLD | ROW_REFERENCED | ROW_AGAIN | ROW_BEHIND)
 
 static uint8_t flags_of(const struct memtable_put *put, unsigned keep)
 {

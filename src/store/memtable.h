@@ -25,9 +25,11 @@
  * Reserved rows (model/reserved.h) live in the same table. Their hashes have the upper bit set and those of users'
  * keys have it clear, so the two never meet although their bytes could.
  *
- * Clean rows are evicted by a clock hand that goes from page to page and skips (and clears) referenced rows. A row read
- * from the cold tier starts unreferenced and is referenced by its second use, so one scan cannot push out the working
- * set.
+ * Clean rows are evicted by a clock hand that goes from page to page and takes a reference from each row that has one.
+ * A row read from the cold tier starts without, gets one with its second use and another with its third; so a scan that
+ * passes each row once must go round memory three times before it pushes out the working set, where evicting what was
+ * not used for longest would leave nothing of it after one round. A slot of which a row was evicted is noted: whoever
+ * knows that the cold tier had nothing of another slot at first, knows that what is not in the table is nowhere.
  *
  * Belongs to one thread; only flush_sort and flush_row (store/flush.h) run elsewhere. */
 #ifndef RONDO_STORE_MEMTABLE_H
@@ -40,6 +42,7 @@
 enum row_flags {
     ROW_DIRTY = 1,      /* holds changes that the cold tier lacks; has a place in the dirty queue */
     ROW_REFERENCED = 2, /* used since the clock hand last came by */
+    ROW_AGAIN = 64,     /* and once more, or before it came by: it must come twice */
     ROW_IN_COLD = 4,    /* the cold tier holds some version of the key */
     ROW_LIVE = 8,       /* as the caller said: holds a value, not a tombstone; expiry is not looked at */
     ROW_RETIRED = 16,   /* replaced while frozen; only the flush still reads it */
@@ -189,6 +192,7 @@ struct memtable {
     uint64_t sequence_newest; /* the highest that was put */
     struct dirty_queue dirty;
     struct flush_job *job; /* the one under way, or NULL */
+    uint8_t slots_evicted[SLOTS_COUNT / 8];
     struct memtable_counters counters;
 };
 
@@ -235,6 +239,15 @@ uint64_t memtable_row_sequence(const struct memtable *memtable, const struct row
 /* The key's row (it may be an erased one), now referenced, or NULL when it is not resident. */
 struct row *memtable_find(struct memtable *memtable, struct span key, uint32_t hash);
 
+/* The same for those who only look, or will use it only later: it is as it was. */
+const struct row *memtable_peek(const struct memtable *memtable, struct span key, uint32_t hash);
+
+/* Whether a user's row of the slot was ever evicted. */
+static inline bool memtable_slot_evicted(const struct memtable *memtable, uint16_t slot)
+{
+    return (memtable->slots_evicted[slot / 8] >> (slot % 8) & 1) != 0;
+}
+
 struct memtable_put {
     struct span key;    /* up to KEY_BYTES_MAX_HARD */
     struct span record; /* empty: the key is erased */
@@ -277,12 +290,14 @@ MUST_CHECK enum status memtable_freeze(struct memtable *memtable, struct flush_j
 MUST_CHECK enum status memtable_job_add(struct memtable *memtable, struct flush_job *job,
                                         struct span reserved_key, struct span record);
 
-/* The job's rows are in the cold tier: makes them clean (at most rows_max per call), except those that changed.
- * Returns true when that is finished: the job is then over and its memory freed. Call again until it is. */
+/* The job's rows are in the cold tier: makes them clean, except those that changed. A call looks at about rows_max of
+ * them, and DIRTY_CHUNK_ROWS at least. True when that is finished: the job is then over and its memory freed. Call
+ * again until it is. */
 bool memtable_flush_done(struct memtable *memtable, struct flush_job *job, uint64_t rows_max);
 
-/* The job did not happen: its rows are dirty as before, and the job is over. Not after memtable_flush_done. */
-void memtable_flush_failed(struct memtable *memtable, struct flush_job *job);
+/* The job did not happen: its rows are dirty as before, once it is over. Slices as above. Not after
+ * memtable_flush_done. */
+bool memtable_flush_failed(struct memtable *memtable, struct flush_job *job, uint64_t rows_max);
 
 /* ---- the dirty rows of a slot --------------------------------------------------------------------------- */
 

@@ -26,8 +26,7 @@ uint64_t memtable_flushed_sequence(const struct memtable *memtable, uint64_t seq
 
 static void job_free(struct memtable *memtable, struct flush_job *job)
 {
-    for (uint64_t i = 0; i < job->added_count; i++)
-        memtable_cell_put(memtable, job->added[i]->next);
+    assert(job->added_count == 0);
     block_put(memtable, job->added, job->added_capacity * sizeof(struct row *));
     block_put(memtable, job->entries, job->entry_capacity * sizeof *job->entries);
     block_put(memtable, job->chunks, job->chunk_count * sizeof(struct dirty_chunk *));
@@ -124,7 +123,7 @@ enum status memtable_job_add(struct memtable *memtable, struct flush_job *job, s
 {
     struct memtable_put put = {
         .key = reserved_key, .record = record, .hash = memtable_hash_reserved(memtable, reserved_key)};
-    assert(memtable->job == job && !job->settling && job->entry_count == 0);
+    assert(memtable->job == job && !job->settling && !job->failing && job->entry_count == 0);
     assert(reserved_key.size <= KEY_BYTES_MAX_HARD && record.size < UINT32_MAX);
     assert(memtable_link_find(memtable, put.key, put.hash) == NULL);
     row_ref ref = 0;
@@ -201,9 +200,25 @@ static void settle_chunk(struct memtable *memtable, struct dirty_chunk *chunk)
     }
 }
 
+/* Once no chunk is frozen: frees what was added to the job, at most so many rows at a time. True: the job is over. */
+static bool job_end(struct memtable *memtable, struct flush_job *job, uint64_t rows, uint64_t rows_max)
+{
+    if (memtable->dirty.frozen_chunks > 0)
+        return false;
+    for (; job->added_count > 0 && rows < rows_max; rows++)
+        memtable_cell_put(memtable, job->added[--job->added_count]->next);
+    if (job->added_count > 0)
+        return false;
+    memtable->job = NULL;
+    job_free(memtable, job);
+    memtable_queue_trim(memtable);
+    return true;
+}
+
 bool memtable_flush_done(struct memtable *memtable, struct flush_job *job, uint64_t rows_max)
 {
     assert(memtable->job == job);
+    assert(!job->failing);
     struct dirty_queue *queue = &memtable->dirty;
     job->settling = true;
     uint64_t rows = 0;
@@ -213,12 +228,7 @@ bool memtable_flush_done(struct memtable *memtable, struct flush_job *job, uint6
         memtable_queue_drop_first(memtable);
         queue->frozen_chunks--;
     }
-    if (queue->frozen_chunks > 0)
-        return false;
-    memtable->job = NULL;
-    job_free(memtable, job);
-    memtable_queue_trim(memtable);
-    return true;
+    return job_end(memtable, job, rows, rows_max);
 }
 
 /* The chunk, the last frozen one, is as before: a replacement moves back to the place of what it replaced, so places
@@ -243,16 +253,18 @@ static void thaw_chunk(struct memtable *memtable, struct dirty_chunk *chunk)
     }
 }
 
-void memtable_flush_failed(struct memtable *memtable, struct flush_job *job)
+bool memtable_flush_failed(struct memtable *memtable, struct flush_job *job, uint64_t rows_max)
 {
     assert(memtable->job == job);
     assert(!job->settling);
     struct dirty_queue *queue = &memtable->dirty;
-    while (queue->frozen_chunks > 0) {
+    job->failing = true;
+    uint64_t rows = 0;
+    /* From the last one back: what is still frozen is the front of the queue, as ever. */
+    while (queue->frozen_chunks > 0 && (rows == 0 || rows < rows_max)) {
+        rows += queue->chunks[queue->frozen_chunks - 1]->count;
         thaw_chunk(memtable, queue->chunks[queue->frozen_chunks - 1]);
         queue->frozen_chunks--;
     }
-    memtable->job = NULL;
-    job_free(memtable, job);
-    memtable_queue_trim(memtable);
+    return job_end(memtable, job, rows, rows_max);
 }

@@ -94,7 +94,7 @@ row_ref memtable_row_new(struct memtable *memtable, const struct memtable_put *p
 void memtable_count_row(struct memtable *memtable, const struct row *row, bool minus);
 
 /* Where the name of the key's row stands, or NULL. */
-row_ref *memtable_link_find(struct memtable *memtable, struct span key, uint32_t hash);
+row_ref *memtable_link_find(const struct memtable *memtable, struct span key, uint32_t hash);
 
 /* Where the name of this row stands, which is in the table. */
 row_ref *memtable_link_of(struct memtable *memtable, const struct row *row);
