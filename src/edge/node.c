@@ -38,8 +38,8 @@ struct node {
 #define ARENAS_MORE 1
 
 /* Free memory at the top of an arena past this goes back, and blocks from this size on are mapped one by one. */
-#define TRIM_BYTES (128 << 10)
-#define MAP_BYTES (256 << 10)
+#define TRIM_BYTES (2 << 20)
+#define MAP_BYTES (1 << 20)
 
 /* The C library would give each thread its own arena, up to eight per core, and each keeps what its busiest moment
  * took; and it would raise both bounds with the largest block that was freed. What the operator has set stays. */
@@ -223,6 +223,7 @@ static enum status init_loops(struct node *node)
     shared->dir = options->dir;
     shared->say = options->say;
     shared->limits = options->limits;
+    shared->resident_max = options->resident_max;
     shared->key_bytes_max = options->key_bytes_max;
     shared->value_bytes_max = options->value_bytes_max;
     shared->request_timeout_ms = options->request_timeout_ms;

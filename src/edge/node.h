@@ -24,6 +24,7 @@ struct node_options {
     const char *peer_address;
     uint16_t shards;     /* 1 .. SHARDS_MAX */
     size_t memory_bytes; /* for shards and connection buffers; the cold tier's is the caller's affair */
+    size_t resident_max; /* what the process should take at most, as the system counts it; 0 = whatever */
     struct client_limits limits;
     enum durability_mode durability;
     uint32_t durability_interval_ms; /* with DURABILITY_INTERVAL */

@@ -22,10 +22,13 @@
 #define REPLICAS_DEFAULT 3
 
 /* Shares of --memory: a sixteenth, or the least that is of use if that is more, caches the cold tier's blocks; a
- * sixteenth is left for the log's buffers and RocksDB's own work; the rest is the shards'. */
+ * thirty-second is left for the log's buffers and RocksDB's own work; the rest is the shards'. */
 #define COLD_SHARE 16
 #define COLD_BYTES_MIN ((size_t)8 << 20)
-#define REST_SHARE 16
+#define REST_SHARE 32
+
+/* Beside it: code, libraries, stacks, and what the C library keeps. Past it rows give up memory. */
+#define PROCESS_BYTES ((size_t)24 << 20)
 
 enum exit_status {
     EXIT_DONE = 0,
@@ -81,6 +84,7 @@ static enum status run(struct config *config, const struct ring *initial, struct
         .peer_address = config->peer,
         .shards = config->shards,
         .memory_bytes = memory_bytes - cold_bytes - memory_bytes / REST_SHARE,
+        .resident_max = memory_bytes + PROCESS_BYTES,
         .limits = config->limits,
         .durability = config->durability,
         .durability_interval_ms = config->durability_interval_ms,

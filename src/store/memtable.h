@@ -142,7 +142,7 @@ struct dirty_queue {
 };
 
 /* Sizes of cells: multiples of 8 to 128, then sixteen to each doubling; the first is for pointers to large rows. */
-#define CELL_CLASSES 65u
+#define CELL_CLASSES 113u
 
 struct cell_page {
     uint8_t class;

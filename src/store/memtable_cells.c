@@ -10,7 +10,7 @@
 /* A cell takes at most this part of its page, and no more than CELL_BYTES_MAX: beyond that, what the C library keeps
  * beside a block is little. */
 #define PAGE_CELLS_MIN 8u
-#define CELL_BYTES_MAX 1024u
+#define CELL_BYTES_MAX 8192u
 
 /* Classes: 0 is for pointers; the next are multiples of CELL_UNIT up to CELL_STEPPED_MAX; then there are
  * CELL_STEPS for each doubling. */
@@ -22,8 +22,8 @@
 
 _Static_assert(CELL_STEPPED_MAX == CELL_STEPS * CELL_UNIT && CELL_STEPPED_MAX == 1u << CELL_STEPPED_SHIFT,
                "the classes meet");
-_Static_assert(CELL_STEPPED_MAX / CELL_UNIT + 3 * CELL_STEPS + 1 == CELL_CLASSES &&
-                   CELL_STEPPED_MAX << 3 == CELL_BYTES_MAX,
+_Static_assert(CELL_STEPPED_MAX / CELL_UNIT + 6 * CELL_STEPS + 1 == CELL_CLASSES &&
+                   CELL_STEPPED_MAX << 6 == CELL_BYTES_MAX,
                "the last class is that of the largest cell");
 _Static_assert((1u << PAGE_SHIFT_MAX) / CELL_UNIT < UINT16_MAX, "a cell's number + 1 fits 16 bits");
 _Static_assert(sizeof(void *) == CELL_UNIT, "a pointer fills the smallest cell");
