@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """More data than memory: fills one node with more keys than its budget holds, then measures.
 
-    memory      the process's greatest resident set against --memory plus a constant
+    memory      the process's greatest resident set against --memory plus a constant; how much of the resident set is
+                keys and values of rows in memory
     reads       every key is there; how many reads of the cold tier a uniform read costs
     latency     p99.9 of GET at a fixed rate: quiet; beside writes to few keys, which leave flush and compaction
                 almost nothing to do; and beside as many writes to all keys, which keep both running
@@ -23,6 +24,7 @@ from measured import MIB, Measured, Verdicts, bytes_of, finish, say
 KEY_BYTES = 16
 VALUE_BYTES = 100
 P999_RATIO_MAX = 5
+DENSITY_MIN = 0.6
 QUIET_KEYS = 1000
 SETTLE_S = 300
 
@@ -72,6 +74,14 @@ def cold_reads(node, keys, verdicts):
     each = grown["rondo_cold_reads_total"] / told["reads"]["count"]
     verdicts.judge("cold reads for each uniform read", f"{each:.3f} ({told['per_second']:,} reads/s, p50 "
                    f"{told['reads']['p50_us']:.0f} us, p99 {told['reads']['p99_us']:.0f} us)", each, "<= 1", each <= 1)
+
+
+def density(node, verdicts):
+    """After enough reads that memory is full of rows."""
+    data, resident = node.metrics()["rondo_rows"] * (KEY_BYTES + VALUE_BYTES), node.memory("VmRSS")
+    verdicts.judge("keys and values in memory", f"{data / MIB:,.0f} MiB of {resident / MIB:,.0f} MiB resident = "
+                   f"{data / resident:.3f}", data / resident, f">= {DENSITY_MIN}", data / resident >= DENSITY_MIN)
+
 
 
 def reads_beside(node, arguments, write_keys):
@@ -133,7 +143,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=5_000_000)
     parser.add_argument("--memory", default="256M", help="budget of the node")
-    parser.add_argument("--constant", default="64M", help="what the resident set may take beside the budget")
+    parser.add_argument("--constant", default="32M", help="what the resident set may take beside the budget")
     parser.add_argument("--minutes", type=float, default=20, help="of overwrites; 0 leaves them out")
     parser.add_argument("--seconds", type=int, default=30, help="of each measurement of latency")
     parser.add_argument("--read-rate", type=int, default=4000, help="reads per second while latency is measured")
@@ -155,6 +165,7 @@ def main():
         wait_quiet(node)
         read_all(node, arguments.keys, verdicts, "after filling")
         cold_reads(node, arguments.keys, verdicts)
+        density(node, verdicts)
         latency(node, arguments, verdicts)
         if arguments.minutes > 0:
             overwrites(node, arguments, verdicts)

@@ -130,5 +130,7 @@ const struct scenario scenarios[] = {
      prepare_blind_purge, scenario_blind_write_purged},
     {"blind-write-during-a-cold-read", "what a cold read brings never takes the place of a later write",
      prepare_blind_slow_reads, scenario_blind_write_during_a_cold_read},
+    {"resident-slots", "only of a slot whose rows are all in memory is it known what is nowhere",
+     prepare_resident, scenario_resident_slots},
 };
 const uint32_t scenario_count = sizeof scenarios / sizeof *scenarios;

@@ -80,6 +80,8 @@ void scenario_blind_override(struct world *world);
 void scenario_blind_writes_differ(struct world *world);
 void scenario_blind_write_purged(struct world *world);
 void prepare_blind_slow_reads(struct swarm *swarm);
+void prepare_resident(struct swarm *swarm);
+void scenario_resident_slots(struct world *world);
 void prepare_blind_purge(struct swarm *swarm);
 void scenario_blind_write_during_a_cold_read(struct world *world);
 

@@ -1,6 +1,9 @@
 /* Facts of disk, log and process. */
 #include "edge/facts.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
@@ -26,10 +29,34 @@ static uint64_t resident_bytes(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Rows give up at most this part of what the process should take. */
+#define RESIDENT_OVER_DIVISOR 4u
+
+/* Half of what the process is over is taken off the rows' memory each time; once it is below, a quarter of that comes
+ * back: with large values of all sizes the C library keeps free memory between blocks, and nobody counts that. What is
+ * whole pages of it is given back at once; then, and only then, threads may wait some milliseconds for memory. */
+static void watch_resident(struct loop_shared *shared, size_t resident)
+{
+    size_t max = shared->resident_max;
+    size_t over = atomic_load_explicit(&shared->resident_over, memory_order_relaxed);
+    if (max == 0)
+        return;
+    if (resident > max) {
+        over += (resident - max) / 2;
+        over = over < max / RESIDENT_OVER_DIVISOR ? over : max / RESIDENT_OVER_DIVISOR;
+#ifdef __GLIBC__
+        (void)malloc_trim(0);
+#endif
+    } else {
+        over -= (max - resident) / 4 < over ? (max - resident) / 4 : over;
+    }
+    atomic_store_explicit(&shared->resident_over, over, memory_order_relaxed);
+}
+
 static void find_facts(uv_work_t *work)
 {
     struct loop *loop = work->data;
-    const struct loop_shared *shared = loop->shared;
+    struct loop_shared *shared = loop->shared;
     struct cold_stats cold;
     struct log_thread_stats log;
     struct statvfs disk = {0};
@@ -40,6 +67,8 @@ static void find_facts(uv_work_t *work)
         buffers += atomic_load_explicit(&shared->loops[i].buffer_bytes, memory_order_relaxed);
     struct rusage usage = {0};
     (void)getrusage(RUSAGE_SELF, &usage);
+    uint64_t resident = resident_bytes();
+    watch_resident(shared, resident);
     bool sized = statvfs(shared->dir->path, &disk) == 0;
     loop->facts.found = (struct node_facts){
         .cold_bytes = cold.table_bytes,
@@ -55,7 +84,7 @@ static void find_facts(uv_work_t *work)
         .clients_refused = atomic_load_explicit(&shared->cuts.refused, memory_order_relaxed),
         .buffer_bytes = buffers,
         .buffer_bytes_max = loop->pool.alloc.budget_bytes * shared->shards,
-        .resident_bytes = resident_bytes(),
+        .resident_bytes = resident,
         .cpu_us = time_us(&usage.ru_utime) + time_us(&usage.ru_stime),
         .cpu_system_us = time_us(&usage.ru_stime),
     };

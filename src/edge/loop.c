@@ -173,6 +173,9 @@ static void end_turn(struct loop *loop)
         struct event event = {.kind = EVENT_TURN_END};
         run_due_timers(loop);
         conn_pool_settle(&loop->pool);
+        event.buffer_bytes =
+            loop->pool.alloc.used_bytes +
+            atomic_load_explicit(&loop->shared->resident_over, memory_order_relaxed) / loop->shared->shards;
         loop_step(loop, &event);
         client_conns_turn_ended(loop);
         write_log(loop);

@@ -64,6 +64,8 @@ struct loop_shared {
     uint32_t value_bytes_max;
     uint32_t request_timeout_ms;
     _Atomic uint32_t clients_open; /* over all loops: the bound is the node's */
+    size_t resident_max;           /* what the process should take at most; 0 = it is not looked at */
+    _Atomic size_t resident_over;  /* what rows give up for what nobody counts (facts.c) */
 };
 
 struct loop {

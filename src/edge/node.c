@@ -3,6 +3,9 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +32,33 @@ struct node {
 
 /* ---- the process ---------------------------------------------------------------------------------------- */
 
+#ifdef __GLIBC__
+/* Beside one for each shard: for the workers, the log and RocksDB's threads, which allocate in the turns between reads
+ * and tables. */
+#define ARENAS_MORE 1
+
+/* Free memory at the top of an arena past this goes back, and blocks from this size on are mapped one by one. */
+#define TRIM_BYTES (2 << 20)
+#define MAP_BYTES (1 << 20)
+
+/* The C library would give each thread its own arena, up to eight per core, and each keeps what its busiest moment
+ * took; and it would raise both bounds with the largest block that was freed. What the operator has set stays. */
+void node_bound_arenas(uint16_t shards)
+{
+    if (getenv("MALLOC_ARENA_MAX") == NULL)
+        (void)mallopt(M_ARENA_MAX, shards + ARENAS_MORE);
+    if (getenv("MALLOC_TRIM_THRESHOLD_") == NULL)
+        (void)mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
+    if (getenv("MALLOC_MMAP_THRESHOLD_") == NULL)
+        (void)mallopt(M_MMAP_THRESHOLD, MAP_BYTES);
+}
+#else
+void node_bound_arenas(uint16_t shards)
+{
+    (void)shards;
+}
+#endif
+
 static void prepare_process(uint16_t shards)
 {
     struct rlimit files;
@@ -46,8 +76,9 @@ static void prepare_process(uint16_t shards)
 
 /* ---- shards --------------------------------------------------------------------------------------------- */
 
-/* An eighth of the memory is for connection buffers, or what one value in and one out takes per shard, for clients and
- * for other nodes each, if that is more; but never over a quarter. The shards get the rest. */
+/* An eighth of the memory may be connection buffers, or what one value in and one out takes per shard, for clients and
+ * for other nodes each, if that is more; but never over a quarter. The shards get the rest, and their rows what of it
+ * is not in use. */
 static size_t connection_bytes(const struct node_options *options)
 {
     size_t bytes = options->memory_bytes / 8;
@@ -83,6 +114,7 @@ static enum status make_shards(struct node *node)
             .resp_address = span_of_text(options->resp_advertise),
             .http_address = span_of_text(options->http_advertise),
             .memory_bytes = (options->memory_bytes - connections) / options->shards,
+            .buffer_bytes = node->buffer_bytes,
             .key_bytes_max = options->key_bytes_max,
             .value_bytes_max = options->value_bytes_max,
             .clock_skew_max_ms = options->clock_skew_max_ms,
@@ -193,6 +225,7 @@ static enum status init_loops(struct node *node)
     shared->dir = options->dir;
     shared->say = options->say;
     shared->limits = options->limits;
+    shared->resident_max = options->resident_max;
     shared->key_bytes_max = options->key_bytes_max;
     shared->value_bytes_max = options->value_bytes_max;
     shared->request_timeout_ms = options->request_timeout_ms;

@@ -24,6 +24,7 @@ struct node_options {
     const char *peer_address;
     uint16_t shards;     /* 1 .. SHARDS_MAX */
     size_t memory_bytes; /* for shards and connection buffers; the cold tier's is the caller's affair */
+    size_t resident_max; /* what the process should take at most, as the system counts it; 0 = whatever */
     struct client_limits limits;
     enum durability_mode durability;
     uint32_t durability_interval_ms; /* with DURABILITY_INTERVAL */
@@ -41,6 +42,9 @@ struct node_options {
     /* From data_dir_open; the caller closes it afterwards with clean = (the answer was OK). */
     struct data_dir *dir;
 };
+
+/* Bounds what the C library's allocator keeps for itself, as far as it lets; before the first thread is started. */
+void node_bound_arenas(uint16_t shards);
 
 /* Runs the node. OK after a clean stop. Anything else is a failure to start or to stop, and `why` then holds one
  * sentence for people, such as "cannot listen on 127.0.0.1:7379 (--resp): address already in use; stop the other

@@ -23,10 +23,14 @@
 /* Replicas of a new cluster; one of fewer nodes has as many as it has nodes. */
 #define REPLICAS_DEFAULT 3
 
-/* Shares of --memory: an eighth caches the cold tier's blocks, an eighth is left for the log's buffers,
- * RocksDB's own work and the process; the rest is the shards'. */
-#define COLD_SHARE 8
-#define REST_SHARE 8
+/* Shares of --memory: a sixteenth, or the least that is of use if that is more, caches the cold tier's blocks; a
+ * thirty-second is left for the log's buffers and RocksDB's own work; the rest is the shards'. */
+#define COLD_SHARE 16
+#define COLD_BYTES_MIN ((size_t)8 << 20)
+#define REST_SHARE 32
+
+/* Beside it: code, libraries, stacks, and what the C library keeps. Past it rows give up memory. */
+#define PROCESS_BYTES ((size_t)24 << 20)
 
 enum exit_status {
     EXIT_DONE = 0,
@@ -69,6 +73,8 @@ static struct node_about about_of(const struct config *config, const struct sett
 static enum status run(struct config *config, const struct ring *initial, struct buf *why)
 {
     size_t memory_bytes = (size_t)config->memory_bytes;
+    size_t cold_bytes =
+        memory_bytes / COLD_SHARE > COLD_BYTES_MIN ? memory_bytes / COLD_SHARE : COLD_BYTES_MIN;
     struct data_dir_options dir_options = {
         .path = config->data,
         .name = config->name,
@@ -76,11 +82,12 @@ static enum status run(struct config *config, const struct ring *initial, struct
         .initial_given = config->initial_given,
         .shards = config->shards,
         .durability = config->durability,
-        .cold_memory_bytes = memory_bytes / COLD_SHARE,
+        .cold_memory_bytes = cold_bytes,
         .context = config,
         .say = say,
     };
     struct data_dir *dir = NULL;
+    node_bound_arenas(config->shards);
     if (config->name != NULL)
         span_copy_text(span_of_text(config->name), config->say.node, sizeof config->say.node);
     struct now now = clock_read();
@@ -101,7 +108,8 @@ static enum status run(struct config *config, const struct ring *initial, struct
         .http_advertise = config->http_advertise,
         .peer_address = config->peer,
         .shards = config->shards,
-        .memory_bytes = memory_bytes - memory_bytes / COLD_SHARE - memory_bytes / REST_SHARE,
+        .memory_bytes = memory_bytes - cold_bytes - memory_bytes / REST_SHARE,
+        .resident_max = memory_bytes + PROCESS_BYTES,
         .limits = config->limits,
         .durability = config->durability,
         .durability_interval_ms = config->durability_interval_ms,

@@ -30,7 +30,7 @@ static const struct row *row_alone(struct shard *shard, struct span key)
     if (!own || !storage_slot_serves(shard, slot))
         return NULL;
     const struct row *row = memtable_find(&shard->memtable, key, memtable_hash(&shard->memtable, key));
-    return row != NULL && row_sequence(row) <= shard->log.durable ? row : NULL;
+    return row != NULL && memtable_row_sequence(&shard->memtable, row) <= shard->log.durable ? row : NULL;
 }
 
 bool answer_alone(struct shard *shard, struct client *client, const struct command *command)

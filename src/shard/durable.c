@@ -19,8 +19,8 @@
 /* One flush is about this part of the row memory, so that its frozen rows cannot fill it. */
 #define FLUSH_JOB_DIVISOR 4u
 
-/* Rows made clean per turn after a flush: well below a millisecond. */
-#define FLUSH_SETTLE_ROWS 4096u
+/* Rows made clean, or dirty as before, per turn after a flush: well below a millisecond. */
+#define FLUSH_SETTLE_ROWS 2048u
 
 /* A payload buffer that grew past this is given back after its turn. */
 #define LOG_PAYLOAD_KEEP_BYTES (1u << 20)
@@ -268,7 +268,7 @@ static bool flush_due(const struct shard *shard)
     const struct memtable_counters *rows = memtable_counters(&shard->memtable);
     if (rows->rows_dirty == 0 || shard->now.mono_us < flush->retry_us)
         return false;
-    if (flush->wanted || rows->bytes_dirty > shard->memtable.budget_bytes / FLUSH_DIRTY_DIVISOR)
+    if (flush->wanted || rows->bytes_dirty > memtable_target(&shard->memtable) / FLUSH_DIRTY_DIVISOR)
         return true;
     return shard->now.mono_us - flush->clean_us > FLUSH_AGE_US;
 }
@@ -276,7 +276,7 @@ static bool flush_due(const struct shard *shard)
 static void flush_start(struct shard *shard)
 {
     struct flush_state *flush = &shard->flush;
-    uint64_t bytes_max = shard->memtable.budget_bytes / FLUSH_JOB_DIVISOR;
+    uint64_t bytes_max = memtable_target(&shard->memtable) / FLUSH_JOB_DIVISOR;
     if (memtable_freeze(&shard->memtable, &flush->job, bytes_max, shard->log.open - 1) != STATUS_OK)
         return;
     flush->running = true;
@@ -294,7 +294,7 @@ static void flush_start(struct shard *shard)
 static void flush_add_trees(struct shard *shard)
 {
     struct flush_state *flush = &shard->flush;
-    if (!flush->running || flush->trees_done)
+    if (!flush->running || flush->failing || flush->trees_done)
         return;
     if (!trees_flush_slice(shard, TREES_PER_TURN)) {
         flush_done(shard, STATUS_OVERLOADED);
@@ -312,7 +312,8 @@ static void flush_add_trees(struct shard *shard)
 static void flush_give_out(struct shard *shard)
 {
     struct flush_state *flush = &shard->flush;
-    if (!flush->running || !flush->trees_done || flush->given_out || flush->held_for > shard->log.durable)
+    if (!flush->running || flush->failing || !flush->trees_done || flush->given_out ||
+        flush->held_for > shard->log.durable)
         return;
     flush->given_out = true;
     effects_add(shard->effects, EFFECT_FLUSH)->job = &flush->job;
@@ -335,7 +336,7 @@ static void tell_flushed(struct shard *shard)
 void flush_done(struct shard *shard, enum status status)
 {
     struct flush_state *flush = &shard->flush;
-    assert(flush->running && !flush->settling);
+    assert(flush->running && !flush->settling && !flush->failing);
     trees_flush_over(shard, status == STATUS_OK);
     if (shard->now.mono_us - flush->begun_us >= shard->watch.event_us)
         latency_note(shard, WATCH_FLUSH, shard->now.mono_us - flush->begun_us);
@@ -344,24 +345,28 @@ void flush_done(struct shard *shard, enum status status)
         return;
     }
     say(shard, SAY_WARNING, "flush to the cold tier failed (%s); trying again", status_text(status));
-    memtable_flush_failed(&shard->memtable, &flush->job);
-    flush->running = false;
+    flush->failing = true;
     flush->wanted = true;
     flush->retry_us = shard->now.mono_us + FLUSH_RETRY_US;
 }
 
-/* Makes a slice of the flushed rows clean. */
+/* Makes a slice of the job's rows clean, or dirty as before. */
 static void settle(struct shard *shard)
 {
     struct flush_state *flush = &shard->flush;
-    flush->settling = !memtable_flush_done(&shard->memtable, &flush->job, FLUSH_SETTLE_ROWS);
-    flush->running = flush->settling;
+    bool over = flush->failing ? memtable_flush_failed(&shard->memtable, &flush->job, FLUSH_SETTLE_ROWS)
+                               : memtable_flush_done(&shard->memtable, &flush->job, FLUSH_SETTLE_ROWS);
+    if (!over)
+        return;
+    flush->settling = false;
+    flush->failing = false;
+    flush->running = false;
 }
 
 void flush_turn_end(struct shard *shard)
 {
     struct flush_state *flush = &shard->flush;
-    if (flush->settling)
+    if (flush->settling || flush->failing)
         settle(shard);
     if (memtable_counters(&shard->memtable)->rows_dirty == 0 || (flush->running && !flush->was_running))
         flush->clean_us = shard->now.mono_us;

@@ -112,6 +112,7 @@ void heal_damaged(struct shard *shard, uint16_t slot, const char *why)
     struct slot_state *state = slot_state_of(shard, slot);
     if (state == NULL)
         return;
+    state->began_empty = false;
     /* Without repair the slot would never serve again; what is damaged answers an error by itself. */
     if (shard->repairing.slots.others == 0 || !shard->options.healing.repair) {
         say(shard, SAY_ERROR, "slot %u: %s, and %s", slot, why,
@@ -144,6 +145,7 @@ void heal_scan_damaged(struct shard *shard, uint16_t slot)
     struct slot_state *state = slot_state_of(shard, slot);
     if (state == NULL)
         return;
+    state->began_empty = false;
     if (state->cold_damaged == 0)
         heal_damaged(shard, slot, "a checksum in the cold tier does not match");
     /* Also where nobody could repair it: until all of it has been read nothing of it is purged. */

@@ -109,6 +109,8 @@ struct slot_state {
     bool tree_changed;  /* since it was last put into a flush */
     bool tree_in_flush; /* in the flush under way */
     bool tree_in_cold;  /* the cold tier may hold one */
+    bool
+        began_empty; /* the cold tier had no row of it when this process began to keep it; false = not known */
 };
 
 struct slots {
@@ -327,6 +329,10 @@ uint64_t slots_wall_ms(const struct shard *shard, decisecond then);
 /* The first decisecond that began less than so long ago; of all of those since the start, if it is longer ago. */
 decisecond slots_since(const struct shard *shard, uint64_t ago_ms);
 struct slot_state *slot_state_of(const struct shard *shard, uint16_t slot);
+/* Whether every row of the slot is in memory: the cold tier had none when this process began to keep it, and none was
+ * evicted since. What comes to be known by a damaged, foreign or older cold tier, or with a new ring, is not. */
+bool slot_resident(const struct shard *shard, uint16_t slot);
+
 /* A write to the slot follows: what it counts in comes into the processor's cache while the row is looked up. */
 void slot_prefetch(const struct shard *shard, uint16_t slot);
 decisecond slot_verified(const struct shard *shard, const struct slot_state *state, uint16_t node);

@@ -26,6 +26,7 @@
     X(stale_epochs, counter, "rondo_stale_epochs_total", "Messages refused because their sender's ring was too old.") \
     X(deadline_drops, counter, "rondo_deadline_drops_total", "Messages that came after their deadline.")              \
     X(cold_reads, counter, "rondo_cold_reads_total", "Reads of the cold tier.")                                       \
+    X(cold_reads_spared, counter, "rondo_cold_reads_spared_total", "Keys known not to be in the cold tier.")          \
     X(blind_writes, counter, "rondo_blind_writes_total",                                                              \
       "Writes that were newer than all that the cold tier may hold, and did not read it.")                            \
     X(flushes, counter, "rondo_flushes_total", "Flushes of dirty rows to the cold tier that were begun.")             \
@@ -51,9 +52,9 @@
     X(rows_dirty, gauge, 0, "rondo_rows_dirty", "Rows in memory that are not in the cold tier yet.",                  \
       memtable_counters(&shard->memtable)->rows_dirty)                                                                \
     X(memory_used, gauge, 0, "rondo_memory_used_bytes", "Memory that the shards use of their budget.",                \
-      shard->alloc.used_bytes + shard->row_alloc.used_bytes)                                                          \
+      shard->alloc.used_bytes + shard->row_alloc.used_bytes + shard->repairing.tree_alloc.used_bytes)                 \
     X(memory_budget, gauge, 0, "rondo_memory_budget_bytes", "Memory that the shards may use.",                        \
-      shard->alloc.budget_bytes + shard->row_alloc.budget_bytes)                                                      \
+      shard->options.memory_bytes + shard->options.buffer_bytes)                                                      \
     X(in_flight, gauge, 0, "rondo_requests_in_flight", "Requests begun here and not answered yet.",                   \
       shard->requests.count - shard->lingering)                                                                       \
     X(cold_waiting, gauge, 0, "rondo_cold_reads_waiting", "Messages that wait for a read of the cold tier.",          \

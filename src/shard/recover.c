@@ -38,7 +38,7 @@ void shard_recover_trees_kept(struct shard *shard)
 enum status shard_recover_row(struct shard *shard, struct span key, struct span bytes)
 {
     uint32_t hash = memtable_hash(&shard->memtable, key);
-    const struct row *row = memtable_find(&shard->memtable, key, hash);
+    const struct row *row = memtable_peek(&shard->memtable, key, hash);
     struct record held = {0};
     struct record record;
     if (row != NULL && record_parse(row_record(row), &held) != STATUS_OK)
@@ -93,7 +93,7 @@ static bool newer_than(const struct record *record, struct version version)
 enum status shard_recover_erase(struct shard *shard, uint16_t slot, struct span key, struct version version)
 {
     uint32_t hash = memtable_hash(&shard->memtable, key);
-    const struct row *row = memtable_find(&shard->memtable, key, hash);
+    const struct row *row = memtable_peek(&shard->memtable, key, hash);
     struct record held = {0};
     if (row != NULL && record_parse(row_record(row), &held) != STATUS_OK)
         return STATUS_CORRUPT;
@@ -118,7 +118,8 @@ struct flush_job *shard_recover_freeze(struct shard *shard)
     shard->flush.trees_at = 0;
     if (!trees_flush_slice(shard, UINT32_MAX)) {
         trees_flush_over(shard, false);
-        memtable_flush_failed(&shard->memtable, &shard->flush.job);
+        bool over = memtable_flush_failed(&shard->memtable, &shard->flush.job, UINT64_MAX);
+        assert(over);
         return NULL;
     }
     shard->cold_empty = false;

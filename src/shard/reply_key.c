@@ -49,7 +49,8 @@ static const char *encoding_of(struct span value)
 }
 
 /* A replica's row in memory. Where an expiry was set later, the value may have one of its own besides: not counted. */
-static uint64_t row_bytes_of(const struct pending *pending, const struct result *result)
+static uint64_t row_bytes_of(const struct shard *shard, const struct pending *pending,
+                             const struct result *result)
 {
     bool overridden = !stamp_none(result->version.override);
     struct record record = {
@@ -63,10 +64,10 @@ static uint64_t row_bytes_of(const struct pending *pending, const struct result 
         record.flags |= RECORD_OVERRIDE;
     else if (result->expiry_ms != 0)
         record.flags |= RECORD_EXPIRY;
-    return memtable_row_bytes(pending->key_size, record_size(&record));
+    return memtable_bytes_of(&shard->memtable, pending->key_size, record_size(&record));
 }
 
-static void reply_facts(struct pending *pending, const struct result *result)
+static void reply_facts(const struct shard *shard, struct pending *pending, const struct result *result)
 {
     struct buf *reply = &pending->reply;
     if (!result->found)
@@ -76,7 +77,7 @@ static void reply_facts(struct pending *pending, const struct result *result)
     else if (pending->subcommand == SUBCOMMAND_OBJECT_ENCODING)
         resp_reply_text(reply, encoding_of(result->value));
     else if (pending->subcommand == SUBCOMMAND_MEMORY_USAGE)
-        resp_reply_integer(reply, (int64_t)row_bytes_of(pending, result));
+        resp_reply_integer(reply, (int64_t)row_bytes_of(shard, pending, result));
     else
         resp_reply_integer(reply, 1); /* OBJECT REFCOUNT: no value is shared */
 }
@@ -103,7 +104,7 @@ bool reply_key(struct shard *shard, struct pending *pending, const struct result
         return true;
     case COMMAND_OBJECT:
     case COMMAND_MEMORY:
-        reply_facts(pending, result);
+        reply_facts(shard, pending, result);
         return true;
     default:
         return false;

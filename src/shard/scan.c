@@ -183,7 +183,7 @@ static bool cut_overlay(struct shard *shard, struct scan *scan)
 /* Of one key: without a walk over all dirty rows of its slot. */
 static bool collect_point(struct shard *shard, struct scan *scan, struct span key)
 {
-    const struct row *row = memtable_find(&shard->memtable, key, memtable_hash(&shard->memtable, key));
+    const struct row *row = memtable_peek(&shard->memtable, key, memtable_hash(&shard->memtable, key));
     return row == NULL || !row_dirty(row) || add_entry(shard, scan, row);
 }
 

@@ -7,8 +7,12 @@
 /* Of the shard's memory, the part for everything but rows: requests, connections, buffers. */
 #define OTHER_MEMORY_DIVISOR 4u
 
-/* Of the row memory, the part that is kept for flush jobs: 16 bytes for each of their rows. */
-#define FLUSH_JOB_RESERVE_DIVISOR 8u
+/* Of all the memory, the part that rows leave free, for what comes before they have made room. */
+#define ROWS_LEAVE_DIVISOR 32u
+
+/* Beside the rows' budget, the part for flush jobs: 16 bytes for each of the rows of a quarter of it. Where they are
+ * small a job is smaller, or clean ones give way to it. */
+#define FLUSH_JOB_DIVISOR 16u
 
 /* Tables and buffers that every shard has, before the first row; and those of all slots, twice while the ring changes,
  * which the shards of a node divide among them. */
@@ -112,8 +116,7 @@ static enum status init_parts(struct shard *shard, const struct shard_options *o
     struct memtable_options rows = {
         .alloc = &shard->row_alloc,
         .seed = prng_u64(&shard->prng),
-        .budget_bytes =
-            shard->row_alloc.budget_bytes / FLUSH_JOB_RESERVE_DIVISOR * (FLUSH_JOB_RESERVE_DIVISOR - 1),
+        .budget_bytes = shard->row_bytes_max,
     };
     status = memtable_init(&shard->memtable, &rows);
     shard->has_memtable = status == STATUS_OK;
@@ -164,10 +167,14 @@ struct shard *shard_new(const struct shard_options *options)
     _Static_assert(sizeof *shard > ALLOC_CACHE_STEP * ALLOC_CACHE_CLASSES,
                    "the shard itself is no small block");
     alloc_cache_start(&shard->alloc, &shard->alloc_cache);
-    size_t row_bytes = options->memory_bytes - other_bytes;
-    if (options->row_bytes_max != 0 && options->row_bytes_max < row_bytes)
-        row_bytes = options->row_bytes_max;
-    alloc_init(&shard->row_alloc, row_bytes);
+    size_t all_bytes = options->memory_bytes + options->buffer_bytes;
+    shard->row_bytes_max = all_bytes - all_bytes / ROWS_LEAVE_DIVISOR;
+    shard->row_bytes_min = options->memory_bytes - other_bytes;
+    if (options->row_bytes_max != 0 && options->row_bytes_max < shard->row_bytes_min) {
+        shard->row_bytes_max = options->row_bytes_max;
+        shard->row_bytes_min = options->row_bytes_max;
+    }
+    alloc_init(&shard->row_alloc, shard->row_bytes_max + shard->row_bytes_max / FLUSH_JOB_DIVISOR);
     alloc_init(&shard->local_alloc, SIZE_MAX);
     shard->options = *options;
     shard->now = options->now;
@@ -205,7 +212,8 @@ void shard_free(struct shard *shard)
         bool over = memtable_flush_done(&shard->memtable, &shard->flush.job, UINT64_MAX);
         assert(over);
     } else if (shard->flush.running) {
-        memtable_flush_failed(&shard->memtable, &shard->flush.job);
+        bool over = memtable_flush_failed(&shard->memtable, &shard->flush.job, UINT64_MAX);
+        assert(over);
     }
     if (shard->has_memtable)
         memtable_free(&shard->memtable);
@@ -268,7 +276,16 @@ static void fire_timers(struct shard *shard)
     }
 }
 
-static void turn_end(struct shard *shard)
+/* Rows get what nothing else uses. */
+static void share_memory(struct shard *shard, size_t buffer_bytes)
+{
+    size_t used = shard->alloc.used_bytes + shard->repairing.tree_alloc.used_bytes + buffer_bytes;
+    size_t row_bytes = shard->row_bytes_max > used ? shard->row_bytes_max - used : 0;
+    memtable_set_target(&shard->memtable,
+                        row_bytes > shard->row_bytes_min ? row_bytes : shard->row_bytes_min);
+}
+
+static void turn_end(struct shard *shard, size_t buffer_bytes)
 {
     fire_timers(shard);
     key_order_turn_end(shard);
@@ -281,6 +298,7 @@ static void turn_end(struct shard *shard)
     purge_turn_end(shard);
     log_turn_end(shard);
     flush_turn_end(shard);
+    share_memory(shard, buffer_bytes);
     shard->row_upkeep = memtable_upkeep(&shard->memtable);
     membership_turn_end(shard);
     clients_turn_end(shard);
@@ -298,7 +316,7 @@ void shard_start(struct shard *shard, struct now now, struct effects *effects)
     heal_start(shard);
     peers_start(shard);
     membership_start(shard);
-    turn_end(shard);
+    turn_end(shard, 0);
     shard->effects = NULL;
 }
 
@@ -306,7 +324,7 @@ static void dispatch(struct shard *shard, struct event *event)
 {
     switch (event->kind) {
     case EVENT_TURN_END:
-        turn_end(shard);
+        turn_end(shard, event->buffer_bytes);
         return;
     case EVENT_CLIENT_OPEN:
     case EVENT_CLIENT_DATA:

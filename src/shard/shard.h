@@ -144,6 +144,7 @@ struct event {
     uint64_t node;   /* id of a node */
     uint64_t sequence;
     uint64_t ticket;
+    size_t buffer_bytes; /* EVENT_TURN_END: what the world holds of shard_options' */
     const struct node_facts *facts;
     const struct client_origin *origin; /* NULL: not known */
     struct span bytes;                  /* valid during the call only; likewise facts and origin */
@@ -248,8 +249,11 @@ struct shard_options {
     struct hlc_bounds bounds; /* what recovery found */
     struct span resp_address; /* what clients are told to connect to; copied */
     struct span http_address;
-    size_t memory_bytes;  /* this shard's share of the node's budget */
-    size_t row_bytes_max; /* rows get no more than this of it; 0 = their usual part */
+    size_t memory_bytes; /* this shard's share of the node's budget */
+    size_t
+        buffer_bytes; /* beside it, what the world may take for this shard's connections; rows use what it does not */
+    size_t
+        row_bytes_max; /* rows get this and no more; 0 = what nothing else uses of both, and always their share */
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;
     uint32_t clock_skew_max_ms;

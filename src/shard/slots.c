@@ -47,6 +47,12 @@ void slot_prefetch(const struct shard *shard, uint16_t slot)
     merkle_prefetch(&shard->repairing.merkle, slot);
 }
 
+bool slot_resident(const struct shard *shard, uint16_t slot)
+{
+    const struct slot_state *state = slot_state_of(shard, slot);
+    return state != NULL && state->began_empty && !memtable_slot_evicted(&shard->memtable, slot);
+}
+
 static uint32_t slot_place(const struct shard *shard, const struct slot_state *state)
 {
     return (uint32_t)(state - shard->repairing.slots.states);
@@ -271,7 +277,8 @@ enum status slots_make(struct shard *shard, struct slots *slots)
                 (struct slot_state){.slot = (uint16_t)slot,
                                     .late = 1,
                                     .purge_at_ms = shard->cold_empty ? UINT64_MAX : 0,
-                                    .high_water = first && shard->cold_empty ? 0 : HIGH_WATER_UNKNOWN};
+                                    .high_water = first && shard->cold_empty ? 0 : HIGH_WATER_UNKNOWN,
+                                    .began_empty = first && shard->cold_empty};
     }
     return STATUS_OK;
 }

@@ -210,6 +210,8 @@ struct shard {
     struct alloc alloc; /* everything but rows */
     struct alloc_cache alloc_cache;
     struct alloc row_alloc;
+    size_t row_bytes_min;     /* rows get so much whatever else is used, */
+    size_t row_bytes_max;     /* and so much without what else is used */
     struct alloc local_alloc; /* messages between shards: never lost, so without a budget; bounded by what the
                                    * shards have in flight */
     struct now now;

@@ -26,7 +26,7 @@ bool storage_slot_serves(const struct shard *shard, uint16_t slot)
 
 struct stamp storage_stamp(struct shard *shard, struct span key, uint32_t hash)
 {
-    const struct row *row = memtable_find(&shard->memtable, key, hash);
+    const struct row *row = memtable_peek(&shard->memtable, key, hash);
     struct record record = {0};
     if (row == NULL || record_parse(row_record(row), &record) != STATUS_OK)
         return (struct stamp){0};
@@ -409,12 +409,14 @@ static void wait_for_cold(struct shard *shard, const struct task *task, uint32_t
 }
 
 /* Whether a row that is not resident may be in the cold tier. Most hints are new: where the books have none for the
- * slot there is none. */
+ * slot there is none. The cold tier has nothing of a wholly resident slot that is not in memory too. */
 static bool may_be_cold(const struct shard *shard, const struct task *task)
 {
     if (shard->cold_empty)
         return false;
-    return !task_reserved(task) || hints_slot_held(&shard->repairing.handoff.books, task->slot);
+    if (task_reserved(task))
+        return hints_slot_held(&shard->repairing.handoff.books, task->slot);
+    return !slot_resident(shard, task->slot);
 }
 
 void storage_do(struct shard *shard, const struct task *task)
@@ -429,6 +431,8 @@ void storage_do(struct shard *shard, const struct task *task)
     }
     const struct row *row = memtable_find(&shard->memtable, task->key, hash);
     bool unseen = row == NULL && may_be_cold(shard, task);
+    if (row == NULL && !unseen && !shard->cold_empty)
+        shard->counters.cold_reads_spared++;
     if (unseen && !blind_wins(shard, task)) {
         wait_for_cold(shard, task, hash, NULL);
         return;
@@ -437,7 +441,7 @@ void storage_do(struct shard *shard, const struct task *task)
     struct held held = {.in_cold = unseen, .unseen = unseen};
     if (row != NULL) {
         held.record = row_record(row);
-        held.sequence = row_sequence(row);
+        held.sequence = memtable_row_sequence(&shard->memtable, row);
         held.in_cold = row_in_cold(row);
     }
     do_task(shard, task, &held);
@@ -493,10 +497,11 @@ void storage_cold_result(struct shard *shard, const struct event *event)
         struct cold_waiter *next = waiter->next;
         shard->cold_waiting--;
         /* An earlier task of this list may have written the row. */
-        const struct row *row = memtable_find(&shard->memtable, waiter->task.key, read->hash);
+        const struct row *row = memtable_peek(&shard->memtable, waiter->task.key, read->hash);
         struct held held = cold;
         if (row != NULL)
-            held = (struct held){row_record(row), row_sequence(row), row_in_cold(row), false};
+            held = (struct held){row_record(row), memtable_row_sequence(&shard->memtable, row),
+                                 row_in_cold(row), false};
         bool replaces =
             lost && waiter->task.kind == TASK_PUT && storage_slot_quarantined(shard, waiter->task.slot);
         if (status == STATUS_OK || status == STATUS_NOT_FOUND || replaces)

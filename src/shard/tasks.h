@@ -148,6 +148,7 @@ struct flush_state {
     struct flush_job job;
     bool running;      /* there is a job */
     bool settling;     /* it is in the cold tier; rows are being made clean */
+    bool failing;      /* it did not get there; rows are being made dirty as before */
     bool wanted;       /* writes find no room */
     bool was_running;  /* at the last turn's end */
     uint32_t trees_at; /* the trees of the slots before this place are in the job */

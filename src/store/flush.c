@@ -118,8 +118,8 @@ void flush_sort(struct flush_job *job)
                 entry_add(job, chunk->rows[i]);
         }
     }
-    for (const struct row *row = job->added; row != NULL; row = row->next)
-        entry_add(job, row);
+    for (uint64_t i = 0; i < job->added_count; i++)
+        entry_add(job, job->added[i]);
     uint64_t ends[BUCKET_COUNT];
     bucket_sort(job->entries, job->entry_count, ends);
     uint64_t start = 0;

@@ -22,8 +22,11 @@ struct flush_job {
     uint64_t entry_count; /* set by flush_sort */
     struct dirty_chunk **chunks;
     uint32_t chunk_count;
-    struct row *added; /* by memtable_job_add; owned */
-    bool settling;     /* memtable_flush_done has begun */
+    struct row **added; /* by memtable_job_add; owned */
+    uint64_t added_count;
+    uint64_t added_capacity;
+    bool settling; /* memtable_flush_done has begun */
+    bool failing;  /* memtable_flush_failed has begun */
 };
 
 /* One row of the sorted table; the cold key is prefix then key. Views into the frozen row. */

@@ -1,7 +1,13 @@
 /* The memtable: one shard's rows in memory, both its newest data and its cache of the cold tier.
  *
- * A hash table with chains. A row is one allocation: a 32-byte head, the key, the record. Growing moves a few
- * buckets per operation from the old table to the new one, so nothing ever stops for a rehash.
+ * A hash table with chains. A row is an 18-byte head, the key, the record. Growing moves a few buckets per operation
+ * from the old table to the new one, so nothing ever stops for a rehash.
+ *
+ * Rows live in cells of pages: all cells of a page have one size, which is at most an eighth more than what is in it,
+ * so that nothing is lost between rows. A row is named by 32 bits (row_ref), in which buckets and chains are half as
+ * large as with pointers. A row too large for a cell is a block of its own, and its cell is the pointer to it. Pages go
+ * back when they are empty; where rows of another size need the memory, the rows of a page move together with those of
+ * others of their size, so in no size is much more than a page free.
  *
  * Dirty rows (changed since they last went cold) have a place in a queue ordered by when they first became dirty.
  * A flush freezes the oldest part of that queue: a row there is frozen, and its key and record bytes are
@@ -19,8 +25,11 @@
  * Reserved rows (model/reserved.h) live in the same table. Their hashes have the upper bit set and those of users'
  * keys have it clear, so the two never meet although their bytes could.
  *
- * Clean rows are evicted by a clock hand that skips (and clears) referenced rows. A row read from the cold tier
- * starts unreferenced and is referenced by its second use, so one scan cannot push out the working set.
+ * Clean rows are evicted by a clock hand that goes from page to page and takes a reference from each row that has one.
+ * A row read from the cold tier starts without, gets one with its second use and another with its third; so a scan that
+ * passes each row once must go round memory three times before it pushes out the working set, where evicting what was
+ * not used for longest would leave nothing of it after one round. A slot of which a row was evicted is noted: whoever
+ * knows that the cold tier had nothing of another slot at first, knows that what is not in the table is nowhere.
  *
  * Belongs to one thread; only flush_sort and flush_row (store/flush.h) run elsewhere. */
 #ifndef RONDO_STORE_MEMTABLE_H
@@ -33,21 +42,26 @@
 enum row_flags {
     ROW_DIRTY = 1,      /* holds changes that the cold tier lacks; has a place in the dirty queue */
     ROW_REFERENCED = 2, /* used since the clock hand last came by */
+    ROW_AGAIN = 64,     /* and once more, or before it came by: it must come twice */
     ROW_IN_COLD = 4,    /* the cold tier holds some version of the key */
     ROW_LIVE = 8,       /* as the caller said: holds a value, not a tombstone; expiry is not looked at */
     ROW_RETIRED = 16,   /* replaced while frozen; only the flush still reads it */
     ROW_BEHIND = 32,    /* replaced a frozen row: the flush under way carries an older version of the key */
 };
 
+/* Names a row: a page and a cell in it; 0 = none. */
+typedef uint32_t row_ref;
+
 /* Read through the accessors below. The key and record follow the head. */
 struct row {
-    struct row *next;  /* in its bucket; of a retired row: the next retired row */
-    uint64_t sequence; /* the shard's log batch that last changed it */
-    uint32_t hash;
+    row_ref next;         /* in its bucket; of a retired row: itself */
     uint32_t dirty_index; /* place in the dirty queue; means nothing while not dirty */
     uint32_t record_size;
     uint16_t key_size;
-    uint8_t flags;
+    uint8_t flags; /* 0 = a free cell */
+    uint8_t tag;   /* the upper bits of the hash */
+    uint16_t
+        sequence; /* of the shard's log batch that last changed it, the lower bits; memtable_row_sequence */
     uint8_t bytes[]; /* starts inside the head's padding */
 };
 
@@ -61,11 +75,6 @@ static inline struct span row_key(const struct row *row)
 static inline struct span row_record(const struct row *row)
 {
     return span_of(row->bytes + row->key_size, row->record_size);
-}
-
-static inline uint64_t row_sequence(const struct row *row)
-{
-    return row->sequence;
 }
 
 static inline bool row_dirty(const struct row *row)
@@ -85,11 +94,12 @@ static inline bool row_erased(const struct row *row)
 }
 
 #define ROW_HASH_RESERVED (UINT32_C(1) << 31)
+#define ROW_TAG_SHIFT 24
 
-/* Its key is a whole cold key, no user's. */
+/* Its key is a whole cold key, no user's. Never changes, as all that a flush reads. */
 static inline bool row_reserved(const struct row *row)
 {
-    return (row->hash & ROW_HASH_RESERVED) != 0;
+    return (row->tag & ROW_HASH_RESERVED >> ROW_TAG_SHIFT) != 0;
 }
 
 struct memtable_counters {
@@ -99,7 +109,7 @@ struct memtable_counters {
     uint64_t rows_not_in_cold; /* no version of them is in the cold tier */
     uint64_t rows_live;        /* ROW_LIVE */
     uint64_t rows_live_not_in_cold;
-    uint64_t bytes; /* everything: rows, retired rows, tables, dirty queue, flush job; 8 per allocation */
+    uint64_t bytes; /* everything: pages, large rows, tables, dirty queue, flush job; 8 per allocation */
     uint64_t bytes_dirty; /* of the dirty rows, frozen ones included */
     uint64_t bytes_retired;
     uint64_t evictions;
@@ -131,8 +141,38 @@ struct dirty_queue {
         slot_last[SLOTS_COUNT + 1]; /* each slot's newest place; below base = none; last: reserved rows */
 };
 
+/* Sizes of cells: multiples of 8 to 128, then sixteen to each doubling; the first is for pointers to large rows. */
+#define CELL_CLASSES 113u
+
+struct cell_page {
+    uint8_t class;
+    uint16_t carved;     /* cells that were ever used */
+    uint16_t used;       /* cells with a row */
+    uint16_t free_first; /* a free cell's number + 1, the head of a list; 0 = only what is not carved */
+    uint32_t next;       /* in the list of its class's pages with a free cell */
+    uint32_t previous;
+};
+
+struct cell_class {
+    uint32_t partial;    /* the first page with a free cell; 0 = none */
+    uint64_t free_cells; /* of all of its pages */
+};
+
+struct cells {
+    uintptr_t *bases;        /* of each page; 0 = no such page; odd: its cells are pointers */
+    struct cell_page *pages; /* page 0 is none */
+    uint32_t page_count;     /* highest number of a page + 1 */
+    uint32_t page_capacity;
+    uint32_t numbers_free; /* pages without memory: the head of a list */
+    uintptr_t spare;       /* memory of an empty page, or 0 */
+    uint8_t page_shift;    /* of the size of a page */
+    uint8_t cell_shift;    /* of the number of 8 bytes in a page */
+    struct cell_class classes[CELL_CLASSES];
+    uint64_t bytes_free; /* of free cells */
+};
+
 struct memtable_table {
-    struct row **buckets;
+    row_ref *buckets;
     uint64_t bucket_count; /* a power of two, or 0 */
 };
 
@@ -142,20 +182,24 @@ struct memtable {
     struct alloc *alloc;
     uint64_t seed;
     uint64_t budget_bytes;
+    uint64_t target_bytes;
     struct memtable_table table;     /* all new rows go here */
     struct memtable_table table_old; /* being emptied; bucket_count 0 when there is no rehash */
     uint64_t rehash_at;              /* buckets of table_old below this are empty */
-    uint64_t clock_hand;
+    struct cells cells;
+    uint32_t hand;            /* the clock hand: counts the pages that it has passed */
+    uint32_t hand_cell;       /* the next cell of the page whose turn it is */
+    uint64_t sequence_newest; /* the highest that was put */
     struct dirty_queue dirty;
     struct flush_job *job; /* the one under way, or NULL */
-    struct row *retired;
+    uint8_t slots_evicted[SLOTS_COUNT / 8];
     struct memtable_counters counters;
 };
 
 struct memtable_options {
-    struct alloc *alloc; /* must outlive the memtable */
-    uint64_t seed;       /* of the hash: random, so that nobody can aim at one bucket */
-    uint64_t budget_bytes;
+    struct alloc *alloc;   /* must outlive the memtable */
+    uint64_t seed;         /* of the hash: random, so that nobody can aim at one bucket */
+    uint64_t budget_bytes; /* never exceeded, but by flush jobs, which need memory to make room */
 };
 
 /* OVERLOADED when the first table does not fit. */
@@ -163,6 +207,15 @@ MUST_CHECK enum status memtable_init(struct memtable *memtable, const struct mem
 
 /* Frees everything; a flush job must have ended. */
 void memtable_free(struct memtable *memtable);
+
+/* What it should take at most from now on; the budget before the first call, and never more. If that is less than it
+ * takes, upkeep and each put evict their slices. */
+void memtable_set_target(struct memtable *memtable, uint64_t bytes);
+
+static inline uint64_t memtable_target(const struct memtable *memtable)
+{
+    return memtable->target_bytes;
+}
 
 static inline const struct memtable_counters *memtable_counters(const struct memtable *memtable)
 {
@@ -179,11 +232,24 @@ void memtable_prefetch(const struct memtable *memtable, uint32_t hash);
 /* The same of the row, once its bucket is there: a moment after memtable_prefetch. */
 void memtable_prefetch_row(const struct memtable *memtable, uint32_t hash);
 
+/* A batch that holds the row's last change, or a later one that was already put then: lower bits are kept of it. 0 of a
+ * clean row: the cold tier has it. */
+uint64_t memtable_row_sequence(const struct memtable *memtable, const struct row *row);
+
 /* The key's row (it may be an erased one), now referenced, or NULL when it is not resident. */
 struct row *memtable_find(struct memtable *memtable, struct span key, uint32_t hash);
 
+/* The same for those who only look, or will use it only later: it is as it was. */
+const struct row *memtable_peek(const struct memtable *memtable, struct span key, uint32_t hash);
+
 /* What a row of a key and a record of these sizes takes, outside the table. */
-uint64_t memtable_row_bytes(size_t key_size, size_t record_size);
+uint64_t memtable_bytes_of(const struct memtable *memtable, size_t key_size, size_t record_size);
+
+/* Whether a user's row of the slot was ever evicted. */
+static inline bool memtable_slot_evicted(const struct memtable *memtable, uint16_t slot)
+{
+    return (memtable->slots_evicted[slot / 8] >> (slot % 8) & 1) != 0;
+}
 
 struct memtable_put {
     struct span key;    /* up to KEY_BYTES_MAX_HARD */
@@ -196,9 +262,9 @@ struct memtable_put {
 };
 
 /* Writes the key's row and makes it dirty; a row that is erased before any version of it went, or is going, to the
- * cold tier leaves the table instead. On OVERLOADED (past the budget although some eviction was tried, or no
- * memory) nothing has changed; a later call may succeed, since each evicts a bounded slice. The caller's key and
- * record are copied and may be views of the row itself. */
+ * cold tier leaves the table instead. On OVERLOADED (too much is dirty, or past the budget although some eviction was
+ * tried, or no memory) nothing has changed; a later call may succeed, since each evicts a bounded slice. The caller's
+ * key and record are copied and may be views of the row itself. */
 MUST_CHECK enum status memtable_put(struct memtable *memtable, const struct memtable_put *put);
 
 /* Adds a clean row that was read from the cold tier (sequence, slot and in_cold of put are not looked at: the row
@@ -227,12 +293,14 @@ MUST_CHECK enum status memtable_freeze(struct memtable *memtable, struct flush_j
 MUST_CHECK enum status memtable_job_add(struct memtable *memtable, struct flush_job *job,
                                         struct span reserved_key, struct span record);
 
-/* The job's rows are in the cold tier: makes them clean (at most rows_max per call), except those that changed.
- * Returns true when that is finished: the job is then over and its memory freed. Call again until it is. */
+/* The job's rows are in the cold tier: makes them clean, except those that changed. A call looks at about rows_max of
+ * them, and DIRTY_CHUNK_ROWS at least. True when that is finished: the job is then over and its memory freed. Call
+ * again until it is. */
 bool memtable_flush_done(struct memtable *memtable, struct flush_job *job, uint64_t rows_max);
 
-/* The job did not happen: its rows are dirty as before, and the job is over. Not after memtable_flush_done. */
-void memtable_flush_failed(struct memtable *memtable, struct flush_job *job);
+/* The job did not happen: its rows are dirty as before, once it is over. Slices as above. Not after
+ * memtable_flush_done. */
+bool memtable_flush_failed(struct memtable *memtable, struct flush_job *job, uint64_t rows_max);
 
 /* ---- the dirty rows of a slot --------------------------------------------------------------------------- */
 
@@ -251,7 +319,7 @@ const struct row *memtable_slot_dirty(const struct memtable *memtable, uint16_t 
 /* ---- iteration ------------------------------------------------------------------------------------------ */
 
 struct memtable_cursor {
-    const struct row *row;
+    row_ref row;
     uint64_t bucket; /* the next; those of table_old follow those of table */
 };
 

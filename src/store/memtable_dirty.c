@@ -32,7 +32,7 @@ void memtable_queue_append(struct memtable *memtable, struct row *row, uint16_t 
     assert(slot <= SLOTS_COUNT);
     struct dirty_chunk *chunk = queue->chunks[queue->chunk_count - 1];
     if (chunk->count == 0)
-        chunk->sequence_first = row->sequence;
+        chunk->sequence_first = memtable->sequence_newest;
     uint64_t place = queue->base + (uint64_t)(queue->chunk_count - 1) * DIRTY_CHUNK_ROWS + chunk->count;
     uint64_t last = queue->slot_last[slot];
     queue->slot_last[slot] = place;
@@ -40,7 +40,7 @@ void memtable_queue_append(struct memtable *memtable, struct row *row, uint16_t 
     chunk->previous[chunk->count] = last < queue->base ? 0 : (uint32_t)(place - last);
     chunk->rows[chunk->count++] = row;
     chunk->rows_left++;
-    chunk->bytes += row_bytes(row);
+    chunk->bytes += memtable_row_bytes(memtable, row);
     row->dirty_index = (uint32_t)place;
 }
 

@@ -8,6 +8,7 @@
 
 /* So much is evicted at a time where the job finds no memory. */
 #define JOB_ROOM_BYTES (UINT64_C(64) << 10)
+#define JOB_ROOM_TRIES 64u
 
 /* Everything up to this sequence is only in the first `chunks` of the queue, or in the cold tier. */
 static uint64_t sequence_before(const struct dirty_queue *queue, uint32_t chunks, uint64_t sequence_closed)
@@ -25,11 +26,8 @@ uint64_t memtable_flushed_sequence(const struct memtable *memtable, uint64_t seq
 
 static void job_free(struct memtable *memtable, struct flush_job *job)
 {
-    while (job->added != NULL) {
-        struct row *row = job->added;
-        job->added = row->next;
-        row_free(memtable, row);
-    }
+    assert(job->added_count == 0);
+    block_put(memtable, job->added, job->added_capacity * sizeof(struct row *));
     block_put(memtable, job->entries, job->entry_capacity * sizeof *job->entries);
     block_put(memtable, job->chunks, job->chunk_count * sizeof(struct dirty_chunk *));
     /* The sequence stays: the caller tells it to the log. */
@@ -51,6 +49,14 @@ static bool job_allocate(struct memtable *memtable, struct flush_job *job, uint3
     return false;
 }
 
+/* A flush makes room: clean rows give way to it. tries counts those in a row that brought nothing; false: enough. */
+static bool job_make_room(struct memtable *memtable, uint32_t *tries)
+{
+    struct memtable_need need = {.bytes = JOB_ROOM_BYTES, .limit = memtable->counters.bytes};
+    *tries = memtable_make_room(memtable, &need) ? 0 : *tries + 1;
+    return memtable_evictable(memtable) && *tries < JOB_ROOM_TRIES;
+}
+
 enum status memtable_freeze(struct memtable *memtable, struct flush_job *job, uint64_t bytes_max,
                             uint64_t sequence_closed)
 {
@@ -60,14 +66,14 @@ enum status memtable_freeze(struct memtable *memtable, struct flush_job *job, ui
     if (queue->chunk_count == 0 || queue->chunks[0]->count == 0)
         return STATUS_NOT_FOUND;
     uint32_t take = 0;
+    uint32_t tries = 0;
     uint64_t bytes = 0;
     while (take < queue->chunk_count && queue->chunks[take]->count > 0 && (take == 0 || bytes < bytes_max))
         bytes += queue->chunks[take++]->bytes;
     while (!job_allocate(memtable, job, take)) {
         if (take > 1)
             take /= 2;
-        else if (!memtable_evictable(memtable) ||
-                 !memtable_make_room(memtable, JOB_ROOM_BYTES, memtable->counters.bytes, NULL))
+        else if (!job_make_room(memtable, &tries))
             return STATUS_OVERLOADED;
     }
     memcpy(job->chunks, queue->chunks, take * sizeof(struct dirty_chunk *));
@@ -77,18 +83,38 @@ enum status memtable_freeze(struct memtable *memtable, struct flush_job *job, ui
     return STATUS_OK;
 }
 
-/* Room for one more entry; they hold nothing before flush_sort. */
+/* A block of more items of the old one's; NULL without memory. */
+static void *items_grow(struct memtable *memtable, void *items, size_t size, uint64_t *capacity,
+                        uint64_t count)
+{
+    uint64_t more = *capacity + *capacity / 8 + JOB_ENTRIES_STEP;
+    void *grown = block_get(memtable, more * size, false);
+    if (grown == NULL)
+        return NULL;
+    if (count > 0)
+        memcpy(grown, items, count * size);
+    block_put(memtable, items, *capacity * size);
+    *capacity = more;
+    return grown;
+}
+
+/* Room for one more entry, which hold nothing before flush_sort, and for one more added row. */
 static bool job_grow(struct memtable *memtable, struct flush_job *job)
 {
-    if (job->rows < job->entry_capacity)
-        return true;
-    uint64_t capacity = job->entry_capacity + job->entry_capacity / 8 + JOB_ENTRIES_STEP;
-    struct flush_entry *entries = block_get(memtable, capacity * sizeof *entries, false);
-    if (entries == NULL)
-        return false;
-    block_put(memtable, job->entries, job->entry_capacity * sizeof *entries);
-    job->entries = entries;
-    job->entry_capacity = capacity;
+    if (job->rows == job->entry_capacity) {
+        struct flush_entry *entries =
+            items_grow(memtable, job->entries, sizeof *entries, &job->entry_capacity, 0);
+        if (entries == NULL)
+            return false;
+        job->entries = entries;
+    }
+    if (job->added_count == job->added_capacity) {
+        struct row **added =
+            items_grow(memtable, job->added, sizeof(struct row *), &job->added_capacity, job->added_count);
+        if (added == NULL)
+            return false;
+        job->added = added;
+    }
     return true;
 }
 
@@ -97,18 +123,19 @@ enum status memtable_job_add(struct memtable *memtable, struct flush_job *job, s
 {
     struct memtable_put put = {
         .key = reserved_key, .record = record, .hash = memtable_hash_reserved(memtable, reserved_key)};
-    assert(memtable->job == job && !job->settling && job->entry_count == 0);
+    assert(memtable->job == job && !job->settling && !job->failing && job->entry_count == 0);
     assert(reserved_key.size <= KEY_BYTES_MAX_HARD && record.size < UINT32_MAX);
     assert(memtable_link_find(memtable, put.key, put.hash) == NULL);
-    struct row *row = NULL;
-    /* A flush makes room: clean rows give way to it. */
-    while (!job_grow(memtable, job) || (row = memtable_row_new(memtable, &put)) == NULL) {
-        if (!memtable_evictable(memtable))
+    row_ref ref = 0;
+    uint32_t tries = 0;
+    while (!job_grow(memtable, job) || (ref = memtable_row_new(memtable, &put)) == 0) {
+        if (!job_make_room(memtable, &tries))
             return STATUS_OVERLOADED;
-        (void)memtable_make_room(memtable, JOB_ROOM_BYTES, memtable->counters.bytes, NULL);
     }
-    row->next = job->added;
-    job->added = row;
+    struct row *row = row_at(memtable, ref);
+    row->flags = ROW_RETIRED;
+    row->next = ref;
+    job->added[job->added_count++] = row;
     job->rows++;
     return STATUS_OK;
 }
@@ -118,12 +145,23 @@ static bool row_first_in_cold(const struct row *row)
     return (row->flags & (ROW_LIVE | ROW_IN_COLD)) == ROW_LIVE;
 }
 
+/* The row in the table that replaced a frozen one. */
+static struct row *replacement_of(struct memtable *memtable, const struct row *retired)
+{
+    uint32_t hash = row_reserved(retired) ? memtable_hash_reserved(memtable, row_key(retired))
+                                          : memtable_hash(memtable, row_key(retired));
+    const row_ref *link = memtable_link_find(memtable, row_key(retired), hash);
+    assert(link != NULL);
+    struct row *row = row_at(memtable, *link);
+    assert(row_dirty(row));
+    return row;
+}
+
 /* The key's row in the table replaced a frozen one that is in the cold tier now: as a version, or, erased, as none. */
 static void settle_replacement(struct memtable *memtable, const struct row *retired)
 {
-    struct row **link = memtable_link_find(memtable, row_key(retired), retired->hash);
-    assert(link != NULL && row_dirty(*link) && ((*link)->flags & ROW_BEHIND) != 0);
-    struct row *row = *link;
+    struct row *row = replacement_of(memtable, retired);
+    assert((row->flags & ROW_BEHIND) != 0);
     memtable_count_row(memtable, row, true);
     unsigned flags = row->flags & ~(unsigned)(ROW_BEHIND | ROW_IN_COLD);
     memtable->counters.cold_added += !row_erased(retired) && row_first_in_cold(row);
@@ -132,6 +170,12 @@ static void settle_replacement(struct memtable *memtable, const struct row *reti
     memtable_count_row(memtable, row, false);
     if (row_erased(row) && !row_in_cold(row))
         memtable_row_remove(memtable, row);
+}
+
+static void retired_free(struct memtable *memtable, const struct row *retired)
+{
+    memtable->counters.bytes_retired -= memtable_row_bytes(memtable, retired);
+    memtable_cell_put(memtable, retired->next);
 }
 
 /* The flush no longer reads this chunk: frees what was retired or erased, cleans the rest. */
@@ -143,8 +187,7 @@ static void settle_chunk(struct memtable *memtable, struct dirty_chunk *chunk)
             continue;
         if ((row->flags & ROW_RETIRED) != 0) {
             settle_replacement(memtable, row);
-            memtable->counters.bytes_retired -= row_bytes(row);
-            row_free(memtable, row);
+            retired_free(memtable, row);
         } else if (row_erased(row)) {
             memtable->counters.cold_deleted += !row_reserved(row);
             memtable_row_remove(memtable, row);
@@ -157,20 +200,14 @@ static void settle_chunk(struct memtable *memtable, struct dirty_chunk *chunk)
     }
 }
 
-bool memtable_flush_done(struct memtable *memtable, struct flush_job *job, uint64_t rows_max)
+/* Once no chunk is frozen: frees what was added to the job, at most so many rows at a time. True: the job is over. */
+static bool job_end(struct memtable *memtable, struct flush_job *job, uint64_t rows, uint64_t rows_max)
 {
-    assert(memtable->job == job);
-    struct dirty_queue *queue = &memtable->dirty;
-    job->settling = true;
-    memtable->retired = NULL; /* each retired row still has its place in the queue */
-    uint64_t rows = 0;
-    while (queue->frozen_chunks > 0 && (rows == 0 || rows < rows_max)) {
-        rows += queue->chunks[0]->count;
-        settle_chunk(memtable, queue->chunks[0]);
-        memtable_queue_drop_first(memtable);
-        queue->frozen_chunks--;
-    }
-    if (queue->frozen_chunks > 0)
+    if (memtable->dirty.frozen_chunks > 0)
+        return false;
+    for (; job->added_count > 0 && rows < rows_max; rows++)
+        memtable_cell_put(memtable, job->added[--job->added_count]->next);
+    if (job->added_count > 0)
         return false;
     memtable->job = NULL;
     job_free(memtable, job);
@@ -178,27 +215,56 @@ bool memtable_flush_done(struct memtable *memtable, struct flush_job *job, uint6
     return true;
 }
 
-void memtable_flush_failed(struct memtable *memtable, struct flush_job *job)
+bool memtable_flush_done(struct memtable *memtable, struct flush_job *job, uint64_t rows_max)
 {
     assert(memtable->job == job);
-    assert(!job->settling);
-    memtable->dirty.frozen_chunks = 0;
-    memtable->job = NULL;
-    /* A replacement moves back to the place of what it replaced: places stay ordered by first unflushed change. */
-    while (memtable->retired != NULL) {
-        struct row *old = memtable->retired;
-        memtable->retired = old->next;
-        struct row **link = memtable_link_find(memtable, row_key(old), old->hash);
-        assert(link != NULL && row_dirty(*link));
-        struct row *row = *link;
+    assert(!job->failing);
+    struct dirty_queue *queue = &memtable->dirty;
+    job->settling = true;
+    uint64_t rows = 0;
+    while (queue->frozen_chunks > 0 && (rows == 0 || rows < rows_max)) {
+        rows += queue->chunks[0]->count;
+        settle_chunk(memtable, queue->chunks[0]);
+        memtable_queue_drop_first(memtable);
+        queue->frozen_chunks--;
+    }
+    return job_end(memtable, job, rows, rows_max);
+}
+
+/* The chunk, the last frozen one, is as before: a replacement moves back to the place of what it replaced, so places
+ * stay ordered by first unflushed change. */
+static void thaw_chunk(struct memtable *memtable, struct dirty_chunk *chunk)
+{
+    for (uint32_t i = 0; i < chunk->count; i++) {
+        struct row *old = chunk->rows[i];
+        if (old == NULL || (old->flags & ROW_RETIRED) == 0)
+            continue;
+        struct row *row = replacement_of(memtable, old);
         memtable_queue_leave(memtable, row);
         row->dirty_index = old->dirty_index;
         row->flags = (uint8_t)(row->flags & ~ROW_BEHIND);
-        *queue_place(&memtable->dirty, row) = row;
-        memtable->counters.bytes_retired -= row_bytes(old);
-        row_free(memtable, old);
-        if (row_erased(row) && !row_in_cold(row))
-            memtable_row_remove(memtable, row);
+        chunk->rows[i] = row;
+        retired_free(memtable, old);
+        if (!row_erased(row) || row_in_cold(row))
+            continue;
+        chunk->rows[i] = NULL;
+        chunk->rows_left--;
+        memtable_row_remove(memtable, row);
     }
-    job_free(memtable, job);
+}
+
+bool memtable_flush_failed(struct memtable *memtable, struct flush_job *job, uint64_t rows_max)
+{
+    assert(memtable->job == job);
+    assert(!job->settling);
+    struct dirty_queue *queue = &memtable->dirty;
+    job->failing = true;
+    uint64_t rows = 0;
+    /* From the last one back: what is still frozen is the front of the queue, as ever. */
+    while (queue->frozen_chunks > 0 && (rows == 0 || rows < rows_max)) {
+        rows += queue->chunks[queue->frozen_chunks - 1]->count;
+        thaw_chunk(memtable, queue->chunks[queue->frozen_chunks - 1]);
+        queue->frozen_chunks--;
+    }
+    return job_end(memtable, job, rows, rows_max);
 }

@@ -36,38 +36,85 @@ static inline size_t row_size(size_t key_size, size_t record_size)
     return size < sizeof(struct row) ? sizeof(struct row) : size;
 }
 
-static inline uint64_t row_bytes(const struct row *row)
+/* ---- cells ---------------------------------------------------------------------------------------------- */
+
+#define CELL_UNIT 8u
+
+/* The row of a name that is not 0. */
+static inline struct row *row_at(const struct memtable *memtable, row_ref ref)
 {
-    return block_bytes(row_size(row->key_size, row->record_size));
+    const struct cells *cells = &memtable->cells;
+    uintptr_t base = cells->bases[ref >> cells->cell_shift];
+    size_t at = (size_t)(ref & ((UINT32_C(1) << cells->cell_shift) - 1)) * CELL_UNIT;
+    if ((base & 1) == 0)
+        return (struct row *)(base + at);
+    return *(struct row **)(base - 1 + at);
 }
 
-static inline void row_free(struct memtable *memtable, struct row *row)
-{
-    block_put(memtable, row, row_size(row->key_size, row->record_size));
-}
+enum status memtable_cells_init(struct memtable *memtable);
 
-/* A row of the put's key and record, without flags and in no table; NULL without memory. */
-struct row *memtable_row_new(struct memtable *memtable, const struct memtable_put *put);
+/* Frees all pages, and the large rows. */
+void memtable_cells_free(struct memtable *memtable);
+
+/* Gives the empty page back that is kept; whether there was one. */
+bool memtable_spare_drop(struct memtable *memtable);
+
+/* What a row of this size, which is not 0, would add to the memtable's bytes now. */
+uint64_t memtable_cell_cost(const struct memtable *memtable, size_t size);
+
+/* A place for a row of this size: of its flags, size and key nothing is set. 0 without memory. */
+row_ref memtable_cell_get(struct memtable *memtable, size_t size);
+
+/* Frees the row, which is in no table. */
+void memtable_cell_put(struct memtable *memtable, row_ref ref);
+
+/* What it takes while it is there. */
+uint64_t memtable_row_bytes(const struct memtable *memtable, const struct row *row);
+
+/* Whether a row of `size` fits where one of `held` is. */
+bool memtable_cell_same(const struct memtable *memtable, size_t held, size_t size);
+
+/* The page that the number is of, for those who go through all: the number of its cells that may hold rows. */
+uint32_t memtable_page_cells(const struct memtable *memtable, uint32_t page);
+row_ref memtable_page_ref(const struct memtable *memtable, uint32_t page, uint32_t cell);
+
+/* The row of a cell that was carved, or NULL where it is free. */
+struct row *memtable_page_row(const struct memtable *memtable, uint32_t page, uint32_t cell);
+
+/* Moves the rows of the page to others of the same size and frees it, if they have room and none of its rows must stay:
+ * frozen or retired ones, and pinned (may be NULL). Returns how many were moved. */
+uint32_t memtable_page_vacate(struct memtable *memtable, uint32_t page, const struct row *pinned);
 
 /* ---- the table ------------------------------------------------------------------------------------------ */
+
+/* A row of the put's key and record, without flags and in no table; 0 without memory. */
+row_ref memtable_row_new(struct memtable *memtable, const struct memtable_put *put);
 
 /* Adds a row that is in the table to the counters (or, with minus, takes it away). */
 void memtable_count_row(struct memtable *memtable, const struct row *row, bool minus);
 
-/* The pointer that points to the key's row, or NULL. */
-struct row **memtable_link_find(struct memtable *memtable, struct span key, uint32_t hash);
+/* Where the name of the key's row stands, or NULL. */
+row_ref *memtable_link_find(const struct memtable *memtable, struct span key, uint32_t hash);
 
-/* The pointer to this row, which is in the table. */
-struct row **memtable_link_of(struct memtable *memtable, const struct row *row);
+/* Where the name of this row stands, which is in the table. */
+row_ref *memtable_link_of(struct memtable *memtable, const struct row *row);
 
 /* Takes the row out of the table, and out of the dirty queue unless it is frozen, and frees it. */
-void memtable_row_remove(struct memtable *memtable, struct row *row);
+void memtable_row_remove(struct memtable *memtable, const struct row *row);
 
 /* Whether there is a clean row. */
 bool memtable_evictable(const struct memtable *memtable);
 
-/* Evicts until `bytes` more fit below limit or the slice is used up; pinned (may be NULL) stays. */
-bool memtable_make_room(struct memtable *memtable, uint64_t bytes, uint64_t limit, const struct row *pinned);
+struct memtable_need {
+    size_t row_size;          /* of a row to come, or 0 */
+    uint64_t bytes;           /* and so many beside it */
+    uint64_t limit;           /* of the memtable's bytes with both */
+    bool cells_are_room;      /* free cells count as such */
+    const struct row *pinned; /* stays where it is; may be NULL */
+};
+
+/* Evicts until what is needed fits or the slice is used up. */
+bool memtable_make_room(struct memtable *memtable, const struct memtable_need *need);
 
 /* ---- the dirty queue ------------------------------------------------------------------------------------ */
 

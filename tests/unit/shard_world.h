@@ -57,6 +57,7 @@ struct world_node {
 struct world_options {
     uint8_t nodes;       /* 1 or 3 */
     size_t memory_bytes; /* 0 = enough */
+    size_t row_bytes;    /* of it for rows; 0 = their usual part */
     bool cold_empty;     /* of all nodes */
     bool blind_writes;
     bool repair;                     /* a round in two seconds */
@@ -481,6 +482,7 @@ static void world_open_node(struct world *world, uint8_t index, const struct wor
         .resp_address = span_of_text("h:1"),
         .http_address = span_of_text("h:2"),
         .memory_bytes = options->memory_bytes != 0 ? options->memory_bytes : (size_t)16 << 20,
+        .row_bytes_max = options->row_bytes,
         .key_bytes_max = 1024,
         .value_bytes_max = 1u << 20,
         .clock_skew_max_ms = WORLD_SKEW_MAX_MS,

@@ -150,7 +150,7 @@ static enum status flush_all(struct world *world, struct buf *why)
     assert_int_equal(memtable_freeze(&world->memtable, &job, UINT64_MAX, world->sequence), STATUS_OK);
     enum status status = cold_ingest(world->cold, 0, &job, why);
     if (status != STATUS_OK) {
-        memtable_flush_failed(&world->memtable, &job);
+        assert_true(memtable_flush_failed(&world->memtable, &job, UINT64_MAX));
         return status;
     }
     while (!memtable_flush_done(&world->memtable, &job, 1000)) {

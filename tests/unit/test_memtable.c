@@ -44,6 +44,7 @@ struct world {
     struct flush_job job;
     bool flushing;
     bool settling;
+    bool failing;
     uint64_t job_sequence;
     uint64_t sequence;
     uint64_t overloaded;
@@ -138,7 +139,7 @@ static void do_put(struct world *world)
     bool gone = memtable_find(&world->memtable, put.key, put.hash) == NULL;
     world->erased[index] = world->sequence;
     world->erased_kept += !gone;
-    if (!world->settling)
+    if (!world->settling && !world->failing)
         assert_int_equal(gone, world->cold[index].size == 0 && !world->in_job[index]);
 }
 
@@ -160,7 +161,7 @@ static void check_key(struct world *world, size_t index)
     assert_int_equal(row_erased(row), latest->size == 0);
     assert_true(row_dirty(row) || !row_erased(row));
     if (row_dirty(row))
-        assert_int_equal(row_sequence(row), world->latest[index].sequence);
+        assert_int_equal(memtable_row_sequence(&world->memtable, row), world->latest[index].sequence);
     if (!row_dirty(row))
         assert_int_equal(world->latest[index].sequence, world->cold[index].sequence);
     if (row_in_cold(row) && !world->settling)
@@ -285,8 +286,11 @@ static void do_flush(struct world *world)
 {
     if (!world->flushing)
         return;
-    if (!world->settling && prng_chance(&world->prng, 1, 4)) {
-        memtable_flush_failed(&world->memtable, &world->job);
+    if (world->failing || (!world->settling && prng_chance(&world->prng, 1, 4))) {
+        world->failing = true;
+        if (!memtable_flush_failed(&world->memtable, &world->job, prng_below(&world->prng, 3000)))
+            return;
+        world->failing = false;
         world->flushing = false;
         world->failures++;
         memset(world->in_job, 0, sizeof world->in_job);
@@ -380,7 +384,7 @@ static void world_free(struct world *world)
         while (!memtable_flush_done(&world->memtable, &world->job, 1))
             continue;
     } else if (world->flushing) {
-        memtable_flush_failed(&world->memtable, &world->job);
+        assert_true(memtable_flush_failed(&world->memtable, &world->job, UINT64_MAX));
     }
     memtable_free(&world->memtable);
     assert_int_equal(world->alloc.used_bytes, 0);
