@@ -48,7 +48,7 @@ static const struct {
     [CONFIG_HINTS] = {"hints", "on", "off"},
     [CONFIG_HINT_BYTES_MAX] = {"hint-bytes-max", "1G", "4G"},
     [CONFIG_HINT_BANDWIDTH] = {"hint-bandwidth", "16M", "64M"},
-    [CONFIG_BLIND_WRITES] = {"blind-writes", "off", "on"},
+    [CONFIG_BLIND_WRITES] = {"blind-writes", "on", "off"},
     [CONFIG_REPAIR] = {"repair", "on", "off"},
     [CONFIG_REPAIR_INTERVAL] = {"repair-interval", "10m", "1h"},
     [CONFIG_REPAIR_BANDWIDTH] = {"repair-bandwidth", "32M", "64M"},

@@ -50,7 +50,7 @@ static const char help_text[] =
     "  --request-timeout-max T   longest a request may ask for; the same on all nodes (60s)\n"
     "  --clock-skew-max MS       how far the nodes' clocks may differ (500)\n"
     "  --clients-max N           client connections (10000)\n"
-    "  --blind-writes on|off     the newest write of a key does not read the old version from disk (off)\n"
+    "  --blind-writes on|off     the newest write of a key does not read the old version from disk (on)\n"
     "\n"
     "Clients that are cut off; 0 = never\n"
     "  --client-output-max BYTES       answers that one does not take; one value more fits (64M)\n"
