@@ -336,7 +336,8 @@ static inline bool slowlog_plain(const struct pending *pending, uint32_t argc)
 {
     bool plain =
         (pending->command == COMMAND_SET && argc == 3) || (pending->command == COMMAND_GET && argc == 2);
-    return plain && pending->waiting == NULL && !pending->traced && !pending->http && pending->forwarded_bytes == 0;
+    return plain && pending->waiting == NULL && !pending->traced && !pending->http &&
+           pending->forwarded_bytes == 0;
 }
 
 /* effects.c */
