@@ -10,9 +10,9 @@
 /* Of all the memory, the part that rows leave free, for what comes before they have made room. */
 #define ROWS_LEAVE_DIVISOR 32u
 
-/* Beside the rows' budget, the part for flush jobs: 16 bytes for each of the rows of a quarter of it. Where they are
- * small a job is smaller, or clean ones give way to it. */
-#define FLUSH_JOB_DIVISOR 16u
+/* Beside the rows' budget, the part for flush jobs: 16 bytes for each of their rows, and the trees of all slots that
+ * changed, which cannot wait. Where all rows are dirty, as in a recovery with little memory, nothing gives way to it. */
+#define FLUSH_JOB_DIVISOR 8u
 
 /* Tables and buffers that every shard has, before the first row; and those of all slots, twice while the ring changes,
  * which the shards of a node divide among them. */
