@@ -37,6 +37,8 @@ const struct scenario scenarios[] = {
      scenario_damage},
     {"damage-of-a-lone-replica", "an older value in memory does not stand for a damaged one",
      prepare_single_replica, scenario_damage_of_a_lone_replica},
+    {"shards-become-one", "a node with little memory recovers what more shards had",
+     prepare_shards_that_become_one, scenario_shards_become_one},
     {"k-changes-over-a-restart", "a data directory opens with any number of shards", prepare_three_shards,
      scenario_k_changes},
     {"partial-write-then-two-reads", "a value once read by R stays read, whoever of the holders dies",

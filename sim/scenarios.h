@@ -23,6 +23,8 @@ void scenario_flush_overtakes_the_log(struct world *world);
 void scenario_torn_tail(struct world *world);
 void scenario_damage(struct world *world);
 void scenario_damage_of_a_lone_replica(struct world *world);
+void prepare_shards_that_become_one(struct swarm *swarm);
+void scenario_shards_become_one(struct world *world);
 void scenario_k_changes(struct world *world);
 
 /* scenarios_amnesia.c */

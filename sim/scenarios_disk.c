@@ -221,6 +221,32 @@ void scenario_damage_of_a_lone_replica(struct world *world)
                       "a read that needs it is an error");
 }
 
+void prepare_shards_that_become_one(struct swarm *swarm)
+{
+    swarm->row_bytes = 58 << 10;
+    swarm->keys = 60;
+    swarm->value_bytes_max = 1100;
+    swarm->blind_writes = false;
+    swarm->flush_us = 60000000;
+    for (int i = 0; i < 5; i++)
+        swarm->shards[i] = 2;
+}
+
+/* What two shards had unflushed is all dirty in the memory of one: its first flush still has room for all trees. (Seed
+ * 130002637 of an earlier swarm.) */
+void scenario_shards_become_one(struct world *world)
+{
+    script_start(world);
+    for (int round = 0; round < 8 && !world->failed; round++) {
+        write_burst(world, 2);
+        for (uint16_t i = 0; i < world->node_count; i++) {
+            node_crash(world, &world->nodes[i], false);
+            world->nodes[i].shards = round % 2 == 0 ? 1 : 2;
+        }
+        script_start(world);
+    }
+}
+
 void scenario_k_changes(struct world *world)
 {
     script_start(world);
