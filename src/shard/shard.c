@@ -11,7 +11,7 @@
 #define ROWS_LEAVE_DIVISOR 32u
 
 /* Beside the rows' budget, the part for flush jobs: 16 bytes for each of their rows, and the trees of all slots that
- * changed, which cannot wait. Where all rows are dirty, as in a recovery with little memory, nothing gives way to it. */
+ * changed, which cannot wait. Where all rows are dirty, as in a recovery with little memory, nothing gives way. */
 #define FLUSH_JOB_DIVISOR 8u
 
 /* Tables and buffers that every shard has, before the first row; and those of all slots, twice while the ring changes,
