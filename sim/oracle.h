@@ -44,6 +44,7 @@ struct oracle_replica {
     struct version held;     /* of the row that it logged last, or recovered; none once it is purged */
     struct version hinted;   /* highest that was on its disk as a hint for somebody */
     struct version purged;   /* highest that it took out, since it has this disk */
+    struct version dropped;  /* likewise, of a slot that was being rebuilt */
 };
 
 struct oracle_stamp {

@@ -146,7 +146,7 @@ static void check_high_water(struct world *world, const struct sim_node *node, s
 
 /* Nothing goes cold before the log has it: else, after a power loss, an older version from the log would stand in
  * memory and hide the newer one in the cold tier, which may have been answered from there. What recovery flushes came
- * from the log. */
+ * from the log. A row that is taken out while its flush is under way still arrives; its deletion follows. */
 void oracle_row_cold(struct world *world, struct sim_node *node, struct span name, struct span bytes)
 {
     struct record record;
@@ -158,7 +158,8 @@ void oracle_row_cold(struct world *world, struct sim_node *node, struct span nam
     struct oracle_replica *replica = &world->oracles.replica[node->index][key];
     struct version version = record_version(&record);
     if (!node->recovering && !oracle_covers(world, key, replica->durable, version) &&
-        !oracle_covers(world, key, replica->purged, version)) {
+        !oracle_covers(world, key, replica->purged, version) &&
+        !oracle_covers(world, key, replica->dropped, version)) {
         char text[2 * STAMP_TEXT_BYTES_MAX + 32];
         format_versions(version, replica->durable, text);
         world_fail(world, key, "flush: %s writes key %u at %s by its log", node->name, key, text);

@@ -94,8 +94,10 @@ void oracle_purged(struct world *world, struct sim_node *node, uint16_t shard, c
         world_fail(world, key, "purge: %s erases key %u, and holds a newer version", node->name, key);
     replica->held = replica->promised = (struct version){0};
     /* A slot that is being rebuilt drops what the others refuse. */
-    if (!shard_slot_serves(node->shard[shard].shard, entry->slot))
+    if (!shard_slot_serves(node->shard[shard].shard, entry->slot)) {
+        oracle_version_raise(world, key, &replica->dropped, entry->version);
         return;
+    }
     oracle_version_raise(world, key, &replica->purged, entry->version);
     if (world->damage_expected || !clocks_keep_their_bound(world))
         return;
