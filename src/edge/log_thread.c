@@ -237,7 +237,7 @@ static bool log_leaves_work(struct log_thread *log, bool was_marked, bool sync_w
 uint64_t log_thread_write(struct log_thread *log, uint16_t shard)
 {
     uint64_t durable = 0;
-    bool rest = true;
+    bool thread_wanted = true;
     if (log->options.mode == DURABILITY_ALWAYS)
         return 0; /* log_thread_append has woken the thread */
     if (pthread_mutex_trylock(&log->writer_lock) == 0) {
@@ -250,12 +250,12 @@ uint64_t log_thread_write(struct log_thread *log, uint16_t shard)
                 log->idle_since_us = log_clock_us();
                 if (log->idle_since_us - begun_us > LOG_WRITE_SLOW_US)
                     log->rest_until_us = log->idle_since_us + LOG_WRITE_REST_US;
-                rest = log_leaves_work(log, was_marked, sync_was_due);
+                thread_wanted = log_leaves_work(log, was_marked, sync_was_due);
             }
         }
         pthread_mutex_unlock(&log->writer_lock);
     }
-    if (rest)
+    if (thread_wanted)
         log_nudge(log);
     return durable;
 }

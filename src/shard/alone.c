@@ -1,7 +1,7 @@
 /* Reads that one row answers: a GET of a key whose only replica is this shard (N = 1), while the row is resident,
  * durable, and of a slot that may be served. R and N - R + 1 are 1 then, so this is all that read.c would come to,
- * without a request, a deadline and a place among the answers; a pipelined GET costs a third less. Whatever does not
- * fit answers NULL or false here and goes the long way. */
+ * without a request, a deadline and a place among the answers (docs/architecture.md has figures). Whatever does not fit
+ * answers NULL or false here and goes the long way. */
 #include <assert.h>
 
 #include "shard/request.h"

@@ -184,28 +184,36 @@ void client_run(struct shard *shard, struct client *client, struct pending *pend
     buf_free(&parsed.error);
 }
 
+/* A command that is not answered by one row: it waits among the client's, or is over at once. */
+static void run_parsed(struct shard *shard, struct client *client, struct words words,
+                       const struct parsed *parsed)
+{
+    const struct command *command = &parsed->command;
+    struct pending *pending = pending_new(shard, client);
+    if (pending == NULL) {
+        out_of_memory(shard, client);
+        return;
+    }
+    if (parsed->status != STATUS_OK) {
+        refuse_words(shard, pending, parsed);
+        return;
+    }
+    /* AUTH and HELLO may hold a password, and never wait for anything. */
+    if (shard->watch.log_us == 0 && command->id != COMMAND_AUTH && command->id != COMMAND_HELLO)
+        slowlog_keep(shard, pending, words.argc, words.argv);
+    if (!key_order_matters(pending, command) || !key_order_waits(shard, pending, command, words))
+        execute(shard, client, pending, command);
+    if (may_become_slow(shard, client, pending, words.argc))
+        slowlog_keep(shard, pending, words.argc, words.argv);
+}
+
 static void run_resp(struct shard *shard, struct client *client, const struct resp_request *request)
 {
     struct parsed parsed;
     struct words words = {.argc = request->argc, .argv = request->argv};
     parse_words(shard, words, &parsed);
-    const struct command *command = &parsed.command;
-    if (parsed.status == STATUS_OK && answer_alone(shard, client, command))
-        return;
-    struct pending *pending = pending_new(shard, client);
-    if (pending == NULL) {
-        out_of_memory(shard, client);
-    } else if (parsed.status != STATUS_OK) {
-        refuse_words(shard, pending, &parsed);
-    } else {
-        /* AUTH and HELLO may hold a password, and never wait for anything. */
-        if (shard->watch.log_us == 0 && command->id != COMMAND_AUTH && command->id != COMMAND_HELLO)
-            slowlog_keep(shard, pending, request->argc, request->argv);
-        if (!key_order_matters(pending, command) || !key_order_waits(shard, pending, command, words))
-            execute(shard, client, pending, command);
-        if (may_become_slow(shard, client, pending, request->argc))
-            slowlog_keep(shard, pending, request->argc, request->argv);
-    }
+    if (parsed.status != STATUS_OK || !answer_alone(shard, client, &parsed.command))
+        run_parsed(shard, client, words, &parsed);
     buf_free(&parsed.error);
 }
 

@@ -42,7 +42,8 @@ struct command_figures {
     X("CLUSTERDOWN")    \
     X("TRYAGAIN")       \
     X("OVERLOADED") X("UNKNOWN") X("TIMEOUT") X("CLOCK_SKEW") X("QUARANTINED") X("DISK_FULL") X("OTHER")
-#define WATCH_ERRORS_COUNT 12u
+#define WATCH_ONE_MORE(text) +1u
+#define WATCH_ERRORS_COUNT (0u WATCH_ERRORS(WATCH_ONE_MORE))
 
 /* What is counted for INFO and can be begun anew (CONFIG RESETSTAT). */
 struct watch_figures {
