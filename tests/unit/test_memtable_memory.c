@@ -8,25 +8,9 @@
 
 #include <cmocka.h>
 
+#include "memtable_rows.h"
 #include "model/key.h"
 #include "store/flush.h"
-#include "store/memtable.h"
-
-static struct memtable_put plain_put(struct memtable *memtable, const char *key, const char *record,
-                                     uint64_t sequence)
-{
-    struct span span = span_of_text(key);
-    return (struct memtable_put){.key = span,
-                                 .record = span_of_text(record),
-                                 .hash = memtable_hash(memtable, span),
-                                 .sequence = sequence,
-                                 .live = true};
-}
-
-static struct row *plain_find(struct memtable *memtable, const char *key)
-{
-    return memtable_find(memtable, span_of_text(key), memtable_hash(memtable, span_of_text(key)));
-}
 
 static void a_scan_does_not_push_out_rows_in_use(void **state)
 {
