@@ -73,6 +73,13 @@ struct pending {
     struct buf reply;
 };
 
+/* There is no room to carry it out, or to keep its answer: that is its answer. */
+static inline void pending_overloaded(struct pending *pending)
+{
+    pending->failed = true;
+    pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+}
+
 struct client {
     uint64_t id;
     enum client_protocol protocol;

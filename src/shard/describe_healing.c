@@ -239,8 +239,7 @@ void healing_ask(struct shard *shard, struct pending *pending)
     uint64_t ticket = pending->id << TICKET_PART_BITS;
     pending->healing = sum_new(shard);
     if (pending->healing == NULL) {
-        pending->failed = true;
-        pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+        pending_overloaded(pending);
         return;
     }
     collect(shard, pending->healing);
@@ -273,8 +272,7 @@ void healing_answered(struct shard *shard, const struct frame *frame)
     struct pending *pending = map_get(&shard->pendings, frame->request >> TICKET_PART_BITS);
     assert(pending != NULL && pending->healing != NULL);
     if (frame->body.size == 0) {
-        pending->failed = true;
-        pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+        pending_overloaded(pending);
     } else {
         sum_add(pending->healing, frame->body);
     }

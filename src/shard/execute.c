@@ -37,8 +37,7 @@ static void operate(struct shard *shard, struct client *client, struct pending *
     if (command->id == COMMAND_MGET) {
         pending->parts = alloc_get_zeroed(&shard->alloc, command->keys_count * sizeof *pending->parts);
         if (pending->parts == NULL) {
-            pending->failed = true;
-            pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+            pending_overloaded(pending);
             return;
         }
     }

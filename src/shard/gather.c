@@ -29,12 +29,6 @@ bool gather_wanted(const struct command *command)
     }
 }
 
-static void fail(struct pending *pending)
-{
-    pending->failed = true;
-    pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
-}
-
 static void note_answer(struct shard *shard, uint64_t ticket, struct span body)
 {
     struct pending *pending = map_get(&shard->pendings, ticket >> TICKET_PART_BITS);
@@ -43,7 +37,7 @@ static void note_answer(struct shard *shard, uint64_t ticket, struct span body)
     if (body.data[0] != 0)
         buf_put_long(answers, span_of(body.data + 1, body.size - 1));
     if (body.data[0] == 0 || answers->failed)
-        fail(pending);
+        pending_overloaded(pending);
     pending_part_over(shard, pending);
 }
 
@@ -56,12 +50,12 @@ void gather_ask(struct shard *shard, const struct client *client, struct pending
     for (uint32_t i = 0; i < command->argc; i++)
         bytes += command->argv[i].size;
     if (bytes > QUESTION_BYTES_MAX || command->argc > QUESTION_ARGUMENTS_MAX) {
-        fail(pending);
+        pending_overloaded(pending);
         return;
     }
     struct gathering *gathering = alloc_get(&shard->alloc, sizeof *gathering);
     if (gathering == NULL) {
-        fail(pending);
+        pending_overloaded(pending);
         return;
     }
     pending->gathering = gathering;
@@ -74,7 +68,7 @@ void gather_ask(struct shard *shard, const struct client *client, struct pending
     for (uint32_t i = 0; i < command->argc; i++)
         buf_put_long(question, command->argv[i]);
     if (question->failed) {
-        fail(pending);
+        pending_overloaded(pending);
         return;
     }
     uint64_t ticket = pending->id << TICKET_PART_BITS;

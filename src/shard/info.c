@@ -15,8 +15,7 @@ void info_ask(struct shard *shard, struct pending *pending)
 {
     pending->stats = alloc_get_zeroed(&shard->alloc, sizeof *pending->stats);
     if (pending->stats == NULL) {
-        pending->failed = true;
-        pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+        pending_overloaded(pending);
         return;
     }
     uint64_t ticket = pending->id << TICKET_PART_BITS;

@@ -90,8 +90,7 @@ bool key_order_waits(struct shard *shard, struct pending *pending, const struct 
     pending->waiting = words_copy(shard, words);
     if (pending->waiting == NULL) {
         shard->counters.overloads++;
-        pending->failed = true;
-        pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+        pending_overloaded(pending);
         pending_part_over(shard, pending);
         return true;
     }

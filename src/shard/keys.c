@@ -96,8 +96,7 @@ void keys_random_ask(struct shard *shard, struct pending *pending)
     struct rows_page wanted = {.keys_max = 1};
     pending->parts = alloc_get_zeroed(&shard->alloc, sizeof *pending->parts);
     if (pending->parts == NULL) {
-        pending->failed = true;
-        pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+        pending_overloaded(pending);
         return;
     }
     pending->parts_total = 1;
@@ -115,8 +114,7 @@ static void take_random(struct shard *shard, struct pending *pending, uint64_t k
         return;
     uint8_t *taken = key.size == 0 ? NULL : alloc_get(&shard->alloc, key.size);
     if (taken == NULL && key.size > 0) {
-        pending->failed = true;
-        pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+        pending_overloaded(pending);
         return;
     }
     if (key.size > 0)

@@ -312,8 +312,7 @@ static void keep_part(struct shard *shard, struct pending *pending, uint32_t par
         return;
     kept->value = alloc_get(&shard->alloc, result->value.size);
     if (kept->value == NULL) {
-        pending->failed = true;
-        pending->failure = (struct result){.outcome = OUTCOME_NOT_APPLIED, .status = STATUS_OVERLOADED};
+        pending_overloaded(pending);
         return;
     }
     kept->size = result->value.size;
