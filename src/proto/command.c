@@ -253,7 +253,7 @@ static enum status parse_command(struct parse *parse)
     case COMMAND_OBJECT:
     case COMMAND_MEMORY:
         return parse_container(parse);
-    default: /* INFO, QUIT, RESET, DBSIZE, READONLY, READWRITE, ASKING: their arity says it all */
+    default: /* INFO, QUIT, RESET, TIME, DBSIZE, READONLY, READWRITE, ASKING: their arity says it all */
         return STATUS_OK;
     }
 }

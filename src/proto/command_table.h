@@ -43,6 +43,7 @@ enum command_flags {
     X(ECHO, "echo", 2, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "connection", "Answers with its argument")                  \
     X(INFO, "info", -1, COMMAND_FLAGS_INTERNAL, 0, 0, 0, "server", "Returns facts and counters of this node")         \
     X(QUIT, "quit", -1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Closes the connection")                          \
+    X(TIME, "time", 1, COMMAND_FLAGS_CONNECTION, 0, 0, 0, "server", "Returns the clock of this node")                 \
     X(AUTH, "auth", -2, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Authenticates the connection")                   \
     X(HELLO, "hello", -1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Greets the server and chooses RESP2 or RESP3") \
     X(RESET, "reset", 1, COMMAND_FLAGS_HELLO, 0, 0, 0, "connection", "Puts the connection into its first state")       \

@@ -1,5 +1,6 @@
 /* Commands: answered at once, or turned into one operation for each key. */
 #include <assert.h>
+#include <inttypes.h>
 
 #include "base/version.h"
 #include "shard/admin.h"
@@ -143,6 +144,24 @@ static void ping(struct pending *pending, const struct command *command)
         buf_append_text(&pending->reply, "+PONG\r\n");
 }
 
+static void reply_number_text(struct buf *reply, uint64_t number)
+{
+    struct buf text;
+    buf_init(&text, reply->alloc);
+    buf_append_format(&text, "%" PRIu64, number);
+    resp_reply_bulk(reply, buf_span(&text));
+    reply->failed |= text.failed;
+    buf_free(&text);
+}
+
+/* Seconds and microseconds, as Redis answers; the clock that shards are given counts milliseconds. */
+static void tell_time(const struct shard *shard, struct buf *reply)
+{
+    resp_reply_array(reply, 2);
+    reply_number_text(reply, shard->now.wall_ms / 1000);
+    reply_number_text(reply, shard->now.wall_ms % 1000 * 1000);
+}
+
 /* ---- HTTP pages ----------------------------------------------------------------------------------------- */
 
 static void ring_page(struct shard *shard, struct pending *pending)
@@ -188,6 +207,9 @@ static void answer_now(struct shard *shard, struct client *client, struct pendin
         resp_reply_ok(&pending->reply);
         pending->close = true;
         client->broken = true;
+        return;
+    case COMMAND_TIME:
+        tell_time(shard, &pending->reply);
         return;
     case COMMAND_HELLO:
         hello(client, pending, command);

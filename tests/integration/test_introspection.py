@@ -4,6 +4,7 @@ comparable answer, the same commands are sent to a redis-server of this machine.
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 import redis
@@ -88,7 +89,7 @@ SAME_AS_REDIS = [
     "CONFIG SET slowlog-max-len 1 slowlog-max-len 2", "CONFIG SET slowlog-log-slower-than 10000 slowlog-max-len 128",
     "CONFIG GET slowlog-max-len", "CONFIG GET slowlog-log-slower-than", "CONFIG GET latency-monitor-threshold",
     "CONFIG GET databases appendonly no-such", "CONFIG RESETSTAT", "CONFIG RESETSTAT now", "INFO no-such-section",
-    "INFO cluster-no modules", "INFO modules",
+    "INFO cluster-no modules", "INFO modules", "TIME now",
 ]
 
 
@@ -409,6 +410,13 @@ def test_latencies_are_watched_when_asked_for(shards, client):
     assert client.execute_command("LATENCY", "HISTORY", "command") == []
     client.execute_command("LATENCY", "RESET")
     assert client.execute_command("LATENCY", "LATEST") == []
+
+
+def test_the_clock_is_told(client):
+    before = time.time()
+    seconds, microseconds = client.time()
+    # Cut to the millisecond, and read once for each turn of the shard's loop.
+    assert int(before) - 1 <= seconds <= time.time() and microseconds in range(0, 1000000, 1000)
 
 
 def test_times_of_commands_are_shown(client):

@@ -516,7 +516,7 @@ static void command_answers_from_the_table(void **state)
         assert_int_equal(introspect(state, "config help", proto, NULL), 9);
         assert_int_equal(introspect(state, "slowlog help", proto, NULL), 9);
     }
-    introspect(state, "command count", 2, ":49\r\n");
+    introspect(state, "command count", 2, ":50\r\n");
     introspect(state, "command info get nosuch", 2,
                "*2\r\n*10\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n"
                "*3\r\n+@read\r\n+@fast\r\n+@string\r\n*0\r\n*0\r\n*0\r\n$-1\r\n");

@@ -29,6 +29,17 @@ static void pipelined_commands_answer_in_order(void **state)
     world_close(&world);
 }
 
+static void the_clock_is_told_as_redis_tells_it(void **state)
+{
+    (void)state;
+    struct world world;
+    world_open(&world, &one_node);
+    world.node[0].now.wall_ms = 1790000000012;
+    world_say(&world, 0, 0, "TIME\r\n");
+    assert_string_equal(world_heard(&world, 0), "*2\r\n$10\r\n1790000000\r\n$5\r\n12000\r\n");
+    world_close(&world);
+}
+
 static void pipelined_get_reads_the_set_before_it_even_while_that_waits_for_the_clock(void **state)
 {
     (void)state;
@@ -480,6 +491,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pipelined_commands_answer_in_order),
+        cmocka_unit_test(the_clock_is_told_as_redis_tells_it),
         cmocka_unit_test(pipelined_get_reads_the_set_before_it_even_while_that_waits_for_the_clock),
         cmocka_unit_test(client_that_leaves_with_commands_in_flight_leaves_nothing_behind),
         cmocka_unit_test(client_with_too_many_commands_in_flight_is_paused_and_resumed),
