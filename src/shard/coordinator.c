@@ -433,9 +433,14 @@ void coordinate(struct shard *shard, uint16_t slot, const struct operation *oper
         refuse(shard, operation, origin, STATUS_TOO_LARGE, 0, 0);
         return;
     }
-    struct request *request = NULL;
     uint32_t hash = memtable_hash(&shard->memtable, operation->key);
     memtable_prefetch(&shard->memtable, hash);
+    struct result result;
+    if (read_alone(shard, slot, hash, operation, &result)) {
+        deliver(shard, origin, &result);
+        return;
+    }
+    struct request *request = NULL;
     if (!memory_short(shard) && shard->requests.count - shard->lingering < REQUESTS_IN_FLIGHT_MAX)
         request = request_new(shard, operation);
     if (request == NULL) {

@@ -460,7 +460,11 @@ void coordinator_stamps(struct shard *shard);
 void coordinator_free(struct shard *shard);
 
 /* alone.c */
-/* False: the command needs a pending and a request. Else it is answered. */
+/* True: this is the operation's result, and it is counted; the value is a view of a row. R, W and the timeout are
+ * allowed. hash: memtable_hash of the key. */
+bool read_alone(struct shard *shard, uint16_t slot, uint32_t hash, const struct operation *operation,
+                struct result *result);
+/* False: the command needs a pending. Else it is answered. */
 bool answer_alone(struct shard *shard, struct client *client, const struct command *command);
 
 /* client.c */

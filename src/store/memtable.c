@@ -165,19 +165,21 @@ static void slot_note_evicted(struct memtable *memtable, uint16_t slot)
     memtable->slots_evicted[slot / 8] |= (uint8_t)(1u << slot % 8);
 }
 
-/* The hand passes one cell; what that counts for. */
+/* The hand passes one cell; what that counts for. One that stays for now, but not for ever, makes the page useful. */
 static uint32_t clock_visit(struct memtable *memtable, uint32_t page, uint32_t cell, const struct row *pinned)
 {
     struct row *row = memtable_page_row(memtable, page, cell);
     if (row == NULL || row == pinned || (row->flags & (ROW_DIRTY | ROW_RETIRED)) != 0)
         return 1;
     if ((row->flags & ROW_REFERENCED) != 0) {
+        memtable->hand_useful = true;
         row->flags = (uint8_t)(row->flags & ~((row->flags & ROW_AGAIN) != 0 ? ROW_AGAIN : ROW_REFERENCED));
         return 1;
     }
     /* So much has been evicted that only moving rows helps, or waiting for a flush whose rows must stay. */
     if (memtable->cells.bytes_free > memtable->counters.bytes / FREE_CELLS_EVICT_DIVISOR)
         return 1;
+    memtable->hand_useful = true;
     memtable->counters.evictions++;
     if (!row_reserved(row))
         slot_note_evicted(memtable, key_slot(row_key(row)));
@@ -205,11 +207,13 @@ static uint64_t clock_step(struct memtable *memtable, uint64_t cells_max, const 
         passed += clock_visit(memtable, page, memtable->hand_cell++, pinned);
     if (memtable->hand_cell < memtable_page_cells(memtable, page))
         return passed;
-    if (memtable_page_cells(memtable, page) > 0)
-        passed += CLOCK_CELLS_EVICTED * (uint64_t)memtable_page_vacate(memtable, page, pinned);
+    uint32_t moved =
+        memtable_page_cells(memtable, page) > 0 ? memtable_page_vacate(memtable, page, pinned) : 0;
+    memtable->hand_idle = memtable->hand_useful || moved > 0 ? 0 : memtable->hand_idle + 1;
+    memtable->hand_useful = false;
     memtable->hand_cell = 0;
     memtable->hand++;
-    return passed + 1;
+    return passed + CLOCK_CELLS_EVICTED * (uint64_t)moved + 1;
 }
 
 bool memtable_evictable(const struct memtable *memtable)
@@ -217,17 +221,20 @@ bool memtable_evictable(const struct memtable *memtable)
     return memtable->counters.rows > memtable->counters.rows_dirty;
 }
 
-/* Whether passing the hand can make room at all. */
+/* Whether passing the hand can make room at all. Where it has gone around for nothing, as beside a flush whose rows
+ * stand in most pages, it waits for the flush to end, but for the page that each put gives it. */
 static bool clock_helps(const struct memtable *memtable)
 {
-    return memtable_evictable(memtable) ||
-           memtable->cells.bytes_free > memtable->counters.bytes / FREE_CELLS_DIVISOR;
+    bool work = memtable_evictable(memtable) ||
+                memtable->cells.bytes_free > memtable->counters.bytes / FREE_CELLS_DIVISOR;
+    return work && memtable->hand_idle < memtable->cells.page_capacity;
 }
 
 static bool need_fits(const struct memtable *memtable, const struct memtable_need *need)
 {
     uint64_t bytes = need->bytes + (need->row_size == 0 ? 0 : memtable_cell_cost(memtable, need->row_size));
-    uint64_t held = memtable->counters.bytes - (need->cells_are_room ? memtable->cells.bytes_free : 0);
+    bool cells_are_room = need->cells_are_room && (need->row_size == 0 || bytes == 0);
+    uint64_t held = memtable->counters.bytes - (cells_are_room ? memtable->cells.bytes_free : 0);
     return held + bytes <= need->limit;
 }
 
@@ -370,7 +377,11 @@ static bool dirty_full(const struct memtable *memtable, size_t size)
 /* Room for a row of this size (0: none needed) and for a place in the dirty queue if needed. */
 static bool put_make_room(struct memtable *memtable, size_t size, bool queued, const struct row *pinned)
 {
-    struct memtable_need need = {.row_size = size, .limit = memtable->target_bytes, .pinned = pinned};
+    struct memtable_need need = {.row_size = size,
+                                 .limit = memtable->target_bytes,
+                                 .cells_are_room = memtable->job != NULL,
+                                 .pinned = pinned};
+    memtable->hand_idle -= memtable->hand_idle > 0;
     if (queued && queue_needs_chunk(&memtable->dirty))
         need.bytes += block_bytes(sizeof(struct dirty_chunk));
     if (queued && dirty_full(memtable, size))
@@ -525,10 +536,10 @@ bool memtable_upkeep(struct memtable *memtable)
     rehash_step(memtable, REHASH_BUCKETS_UPKEEP);
     struct memtable_need need = {
         .limit = memtable->target_bytes - (memtable->target_bytes >> HEADROOM_SHIFT),
-        .cells_are_room = memtable->counters.bytes <= memtable->target_bytes,
+        .cells_are_room = memtable->counters.bytes <= memtable->target_bytes || memtable->job != NULL,
     };
     bool roomy = memtable_make_room(memtable, &need);
-    return memtable->table_old.bucket_count != 0 || (!roomy && memtable_evictable(memtable));
+    return memtable->table_old.bucket_count != 0 || (!roomy && clock_helps(memtable));
 }
 
 const struct row *memtable_scan(const struct memtable *memtable, struct memtable_cursor *cursor)

@@ -189,6 +189,8 @@ struct memtable {
     struct cells cells;
     uint32_t hand;            /* the clock hand: counts the pages that it has passed */
     uint32_t hand_cell;       /* the next cell of the page whose turn it is */
+    uint32_t hand_idle;       /* pages in a row, up to that one, with which nothing could be done */
+    bool hand_useful;         /* something was done with a cell of that page */
     uint64_t sequence_newest; /* the highest that was put */
     struct dirty_queue dirty;
     struct flush_job *job; /* the one under way, or NULL */

@@ -210,6 +210,7 @@ static bool job_end(struct memtable *memtable, struct flush_job *job, uint64_t r
     if (job->added_count > 0)
         return false;
     memtable->job = NULL;
+    memtable->hand_idle = 0;
     job_free(memtable, job);
     memtable_queue_trim(memtable);
     return true;
@@ -225,6 +226,7 @@ bool memtable_flush_done(struct memtable *memtable, struct flush_job *job, uint6
     while (queue->frozen_chunks > 0 && (rows == 0 || rows < rows_max)) {
         rows += queue->chunks[0]->count;
         settle_chunk(memtable, queue->chunks[0]);
+        memtable->hand_idle = 0;
         memtable_queue_drop_first(memtable);
         queue->frozen_chunks--;
     }

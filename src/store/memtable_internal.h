@@ -109,7 +109,7 @@ struct memtable_need {
     size_t row_size;          /* of a row to come, or 0 */
     uint64_t bytes;           /* and so many beside it */
     uint64_t limit;           /* of the memtable's bytes with both */
-    bool cells_are_room;      /* free cells count as such */
+    bool cells_are_room;      /* free cells count as such, for a row if one of them is of its size */
     const struct row *pinned; /* stays where it is; may be NULL */
 };
 
