@@ -452,6 +452,14 @@ static enum status config_values(struct config *config, struct buf *why)
     return status;
 }
 
+/* One core is left to what is not the shards': the log's syncs, flush and compaction, and the network's side of the
+ * kernel. Beside a shard on each core they would take turns with all of them (docs/architecture.md has figures). */
+static unsigned shards_default(unsigned cores)
+{
+    unsigned shards = cores > 1 ? cores - 1 : 1;
+    return shards < SHARDS_MAX ? shards : SHARDS_MAX;
+}
+
 /* ---- the interface -------------------------------------------------------------------------------------- */
 
 enum status config_parse(struct config *config, int argc, const char *const *argv, unsigned cores,
@@ -463,7 +471,7 @@ enum status config_parse(struct config *config, int argc, const char *const *arg
             setting_set(&config->settings[key], config_keys[key].fallback, "default");
     }
     char shards[16];
-    (void)snprintf(shards, sizeof(shards), "%u", cores < 1 ? 1 : cores > SHARDS_MAX ? SHARDS_MAX : cores);
+    (void)snprintf(shards, sizeof(shards), "%u", shards_default(cores));
     setting_set(&config->settings[CONFIG_SHARDS], shards, "default");
 
     struct config_flags flags = {.argc = argc, .argv = argv};

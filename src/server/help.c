@@ -41,7 +41,7 @@ static const char help_text[] =
     "  --durability MODE         always: acknowledged means on disk (the default)\n"
     "                            interval:MS: synced every MS milliseconds; os: when the system likes\n"
     "  --memory BYTES            budget of the whole node, with K, M or G (1G)\n"
-    "  --shards K                threads that share the data; may change at any start (one per core)\n"
+    "  --shards K                threads that share the data; may change at any start (cores - 1)\n"
     "  --key-bytes-max BYTES     (16K)\n"
     "  --value-bytes-max BYTES   (16M)\n"
     "\n"

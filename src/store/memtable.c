@@ -26,8 +26,8 @@
 #define CLOCK_CELLS_STEP 16
 #define CLOCK_BYTES_PER_CELL 128
 
-/* Upkeep keeps 1/64 of the budget free, so that a put seldom evicts. */
-#define HEADROOM_SHIFT 6
+/* Upkeep keeps 1/128 of the budget free, so that a put seldom evicts. */
+#define HEADROOM_SHIFT 7
 
 /* Where no row can be evicted, rows are still moved together while more than this part of the memory is free cells. */
 #define FREE_CELLS_DIVISOR 8

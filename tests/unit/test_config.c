@@ -99,7 +99,7 @@ static void test_config_nothing_given_means_one_node_on_loopback(void **state)
     assert_int_equal(config->member_count, 1);
     assert_true(span_is(config->members[0].name, "n1"));
     assert_true(span_is(config->members[0].peer_address, "127.0.0.1:7381"));
-    assert_int_equal(config->shards, 6);
+    assert_int_equal(config->shards, 5);
     assert_int_equal(config->durability, DURABILITY_ALWAYS);
     assert_int_equal(config->memory_bytes, 1 << 30);
     assert_int_equal(config->key_bytes_max, KEY_BYTES_MAX_DEFAULT);
