@@ -152,7 +152,7 @@ def main():
     parser.add_argument("--reads", type=int, default=50, help="percent")
     parser.add_argument("--patience", type=int, default=120,
                         help="seconds in which misbehaving clients must be cut off")
-    parser.add_argument("--shards", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--shards", type=int, default=max(1, (os.cpu_count() or 1) - 1))
     parser.add_argument("--durability", default="os")
     parser.add_argument("--flag", action="append", default=[], metavar="FLAG", help="one more word for rondod")
     parser.add_argument("--directory", default=pathlib.Path(__file__).resolve().parents[1] / "build" / "bench-data")

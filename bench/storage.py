@@ -149,7 +149,7 @@ def main():
     parser.add_argument("--read-rate", type=int, default=4000, help="reads per second while latency is measured")
     parser.add_argument("--write-rate", type=int, default=10000, help="writes per second beside them")
     parser.add_argument("--disk-ratio", type=float, default=3, help="goal: cold tier to live data")
-    parser.add_argument("--shards", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--shards", type=int, default=max(1, (os.cpu_count() or 1) - 1))
     parser.add_argument("--durability", default="os")
     parser.add_argument("--directory", default=pathlib.Path(__file__).resolve().parents[1] / "build" / "bench-data")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")

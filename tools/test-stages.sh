@@ -44,6 +44,29 @@ check()
     fi
 }
 
+# in_lanes COMMAND ITEM...: COMMAND LANE ITEM... for each core at the same time, with the items dealt among them.
+in_lanes()
+{
+    lane_command=$1
+    shift
+    lanes=$(cores)
+    [ "$lanes" -le 4 ] || lanes=4
+    lane=0
+    lane_pids=
+    while [ $lane -lt "$lanes" ]; do
+        lane_items=$(printf '%s\n' "$@" | awk -v lanes="$lanes" -v lane="$lane" 'NR % lanes == lane')
+        if [ -n "$lane_items" ]; then
+            # shellcheck disable=SC2086 # both are lists
+            $lane_command $lane $lane_items &
+            lane_pids="$lane_pids $!"
+        fi
+        lane=$((lane + 1))
+    done
+    for pid in $lane_pids; do
+        wait "$pid" || true
+    done
+}
+
 # build_for NAME DIR FLAGS...: a build is a check too; false when it fails.
 build_for()
 {
@@ -122,18 +145,29 @@ unit_program()
     fi
 }
 
+# unit_lane DIR NAME LANE FILE...
+unit_lane()
+{
+    lane_dir=$1
+    lane_name=$2
+    shift 3
+    for file in "$@"; do
+        program="$lane_dir/tests/unit/$(basename "$file" .c)"
+        if [ -x "$program" ]; then
+            unit_program "$program" "$lane_name"
+        else
+            missing_log="$LOGS/unit-$lane_name-$(basename "$file").log"
+            echo "there is no $program" >"$missing_log"
+            fail_check "$lane_name $(basename "$file" .c)" "$missing_log"
+        fi
+    done
+}
+
 # unit_programs DIR NAME PATTERN
 unit_programs()
 {
-    for file in $(tools/list-files "tests/unit/$3"); do
-        program="$1/tests/unit/$(basename "$file" .c)"
-        if [ -x "$program" ]; then
-            unit_program "$program" "$2"
-        else
-            echo "there is no $program" >"$LOGS/unit-missing.log"
-            fail_check "$2 $(basename "$file" .c)" "$LOGS/unit-missing.log"
-        fi
-    done
+    # shellcheck disable=SC2046 # a list
+    in_lanes "unit_lane $1 $2" $(tools/list-files "tests/unit/$3")
 }
 
 stage_unit()
@@ -146,13 +180,21 @@ stage_unit()
 
 # ---- fuzz --------------------------------------------------------------------------------------------------
 
-stage_fuzz()
+# fuzz_lane LANE FILE...
+fuzz_lane()
 {
-    (export CC=clang && build_for fuzz "$FUZZ_DIR" -Dfuzz=true -Dwerror=false) || return 0
-    for file in $(tools/list-files 'tests/fuzz/fuzz_*.c'); do
+    shift
+    for file in "$@"; do
         target=$(basename "$file" .c | sed 's/^fuzz_//')
         check "fuzz $target" "$LOGS/fuzz-$target.log" fuzz_run "$target" "$FUZZ_SECONDS"
     done
+}
+
+stage_fuzz()
+{
+    (export CC=clang && build_for fuzz "$FUZZ_DIR" -Dfuzz=true -Dwerror=false) || return 0
+    # shellcheck disable=SC2046 # a list
+    in_lanes fuzz_lane $(tools/list-files 'tests/fuzz/fuzz_*.c')
 }
 
 # ---- sim ---------------------------------------------------------------------------------------------------
@@ -188,33 +230,39 @@ stage_sim()
 
 # ---- integration -------------------------------------------------------------------------------------------
 
-# integration_run NAME DIR PATH: pytest against the programs in DIR; adds its counts.
+# integration_run NAME DIR LANE FILE...: pytest against the programs in DIR; adds its counts. Each lane has ports of its
+# own.
 integration_run()
 {
-    py_log="$LOGS/integration-$1.log"
-    py_xml="$LOGS/integration-$1.xml"
+    py_name=$1-$3
+    py_build="$PWD/$2"
+    py_log="$LOGS/integration-$py_name.log"
+    py_xml="$LOGS/integration-$py_name.xml"
     py_code=0
     rm -f "$py_xml"
-    RONDO_BUILD="$PWD/$2" timeout -k 20 "$INTEGRATION_SECONDS" "$PYTHON" -m pytest -p no:cacheprovider -ra \
-        --durations=10 --junitxml="$py_xml" "$3" >"$py_log" 2>&1 </dev/null || py_code=$?
-    "$PYTHON" tools/junit-results "$py_xml" "$1" >>"$RESULTS" 2>>"$py_log" || py_code=1
+    export RONDO_PORT_LANE="$3"
+    shift 3
+    RONDO_BUILD="$py_build" timeout -k 20 "$INTEGRATION_SECONDS" "$PYTHON" -m pytest -p no:cacheprovider -ra \
+        --durations=10 --junitxml="$py_xml" "$@" >"$py_log" 2>&1 </dev/null || py_code=$?
+    "$PYTHON" tools/junit-results "$py_xml" "$py_name" >>"$RESULTS" 2>>"$py_log" || py_code=1
     if [ "$py_code" -ne 0 ]; then
         # Failed cases are already counted; what ended without a report (a timeout, a crash) is one more.
-        if [ -s "$py_xml" ] && grep -q "^fail integration $1: " "$RESULTS"; then
-            say "    FAILED: integration $1 (all of it: $py_log)"
+        if [ -s "$py_xml" ] && grep -q "^fail integration $py_name: " "$RESULTS"; then
+            say "    FAILED: integration $py_name (all of it: $py_log)"
             tail -n 40 "$py_log" | sed 's/^/    | /'
         else
-            fail_check "integration $1" "$py_log"
+            fail_check "integration $py_name" "$py_log"
         fi
     fi
 }
 
 stage_integration()
 {
-    ! build_release || integration_run release build tests/integration
+    # shellcheck disable=SC2046 # a list
+    ! build_release || in_lanes "integration_run release build" $(tools/list-files 'tests/integration/test_*.py')
     if [ -f tests/integration/test_smoke.py ]; then
-        ! build_asan || integration_run asan build-asan tests/integration/test_smoke.py
-        ! build_tsan || integration_run tsan build-tsan tests/integration/test_smoke.py
+        ! build_asan || integration_run asan build-asan 0 tests/integration/test_smoke.py
+        ! build_tsan || integration_run tsan build-tsan 0 tests/integration/test_smoke.py
     fi
 }
 

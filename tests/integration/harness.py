@@ -46,11 +46,15 @@ def until(condition, what, patience_s=PATIENCE_S):
 
 _ports_given = set()
 
+# Test runs at the same time have ports of their own: those whose number leaves this rest.
+PORT_LANES = 4
+PORT_LANE = int(os.environ.get("RONDO_PORT_LANE", "0"))
+
 
 def free_port():
     """A port below the ephemeral range, so that no outgoing connection can take it in the meantime."""
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.randrange(20000 + PORT_LANE, 32000, PORT_LANES)
         if port in _ports_given:
             continue
         with socket.socket() as probe:
