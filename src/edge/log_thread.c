@@ -16,10 +16,9 @@
 
 #include "edge/log_internal.h"
 
-/* A shard's write that took so long met a disk that cannot keep up. The thread then writes for a while: no shard waits
- * for the disk more than once in that time. */
+/* A shard's write that took so long met a disk that cannot keep up. The thread then writes for LOG_WRITE_REST_US: no
+ * shard waits for the disk more than once in that time. */
 #define LOG_WRITE_SLOW_US 10000u
-#define LOG_WRITE_REST_US 1000000u
 
 /* How long the thread may sleep: a deadline in microseconds, UINT64_MAX for none. */
 static uint64_t log_deadline_us(const struct log_thread *log)
@@ -248,7 +247,7 @@ uint64_t log_thread_write(struct log_thread *log, uint16_t shard)
             if (log_write_waiting(log)) {
                 durable = log_report(log, shard);
                 log->idle_since_us = log_clock_us();
-                if (log->idle_since_us - begun_us > LOG_WRITE_SLOW_US)
+                if (log->idle_since_us - begun_us >= log->options.write_slow_us)
                     log->rest_until_us = log->idle_since_us + LOG_WRITE_REST_US;
                 thread_wanted = log_leaves_work(log, was_marked, sync_was_due);
             }
@@ -313,6 +312,8 @@ enum status log_thread_start(const struct log_thread_options *options, struct lo
     log->options = *options;
     if (log->options.segment_bytes == 0)
         log->options.segment_bytes = LOG_SEGMENT_BYTES_DEFAULT;
+    if (log->options.write_slow_us == 0)
+        log->options.write_slow_us = LOG_WRITE_SLOW_US;
     log->directory = strdup(options->directory);
     if (log->directory == NULL) {
         free(log);

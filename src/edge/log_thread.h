@@ -40,6 +40,8 @@ enum durability_mode {
 /* After this long without work a marker says that everything before it is durable. */
 #define LOG_IDLE_MS 20
 
+#define LOG_WRITE_REST_US 1000000u /* that while */
+
 struct log_thread_options {
     const char *directory; /* DIR/log; exists */
     struct log_identity identity;
@@ -48,6 +50,8 @@ struct log_thread_options {
     uint32_t interval_ms;
     uint16_t shards;
     uint64_t segment_bytes; /* 0 = LOG_SEGMENT_BYTES_DEFAULT; a larger batch gets a larger segment */
+    uint32_t
+        write_slow_us; /* a shard's write that took so long leaves writing to the thread for a while; 0 = 10 ms */
     void *context;
     /* Called on the thread that writes: the log's, or that of a shard in log_thread_write (full(true) also by
      * log_thread_start). They must not call back into the log. */

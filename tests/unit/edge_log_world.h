@@ -44,7 +44,9 @@ struct world {
     unsigned begun_count;
     bool no_room_to_begin; /* the first try finds the disk full */
     char fatal[256];
-    int pipe; /* when > 0: durable sequences are written here, for a parent that survives us */
+    int pipe;               /* when > 0: durable sequences are written here, for a parent that survives us */
+    uint32_t write_slow_us; /* for the next start */
+    unsigned written_by_shards;
     struct log_thread *log;
 };
 
@@ -117,6 +119,7 @@ static inline void world_start(struct world *world, enum durability_mode mode, u
         .interval_ms = 30,
         .shards = SHARDS,
         .segment_bytes = segment_bytes,
+        .write_slow_us = world->write_slow_us,
         .context = world,
         .begun = on_begun,
         .durable = on_durable,
@@ -171,8 +174,12 @@ static inline void append_row(struct world *world, struct alloc *alloc, uint16_t
     log_thread_append(world->log, shard, sequence, 1 + (sequence % 10 == 0), sequence % 10 == 0,
                       buf_span(&payload));
     uint64_t durable = log_thread_write(world->log, shard);
-    if (durable > 0)
+    if (durable > 0) {
         on_durable(world, shard, durable);
+        pthread_mutex_lock(&world->lock);
+        world->written_by_shards++;
+        pthread_mutex_unlock(&world->lock);
+    }
     free(record);
     buf_free(&payload);
 }

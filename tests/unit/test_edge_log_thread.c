@@ -189,6 +189,40 @@ static void test_log_shard_hears_at_once_of_what_it_wrote(void **state)
     world_close(&world);
 }
 
+static uint64_t monotonic_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* Every write counts as slow here: after one of them the thread does all writing for a while. */
+static void test_log_slow_disk_holds_a_shard_back_once_in_a_while(void **state)
+{
+    struct world world;
+    struct alloc alloc;
+    (void)state;
+    world_open(&world);
+    alloc_init(&alloc, (size_t)16 << 20);
+    world.write_slow_us = 1;
+    world_start(&world, DURABILITY_OS, 0, NULL);
+    uint64_t sequence = 2;
+    for (; world.written_by_shards == 0 && sequence < 1000; sequence++) {
+        append_row(&world, &alloc, 0, sequence, 1000);
+        WAIT_FOR(&world, world.durable[0] == sequence);
+    }
+    assert_int_equal(world.written_by_shards, 1);
+    uint64_t begun_us = monotonic_us();
+    for (uint64_t end = sequence + 100; sequence < end; sequence++) {
+        append_row(&world, &alloc, 0, sequence, 1000);
+        WAIT_FOR(&world, world.durable[0] == sequence);
+    }
+    assert_true(world.written_by_shards <= 1 + (monotonic_us() - begun_us) / LOG_WRITE_REST_US);
+    assert_int_equal(log_thread_stop(world.log), STATUS_OK);
+    assert_false(world.backwards);
+    world_close(&world);
+}
+
 static void test_log_interval_syncs_what_a_shard_wrote(void **state)
 {
     struct world world;
@@ -324,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_log_shards_share_syncs_and_segments_are_recycled),
         cmocka_unit_test(test_log_shards_that_write_by_themselves_lose_and_reorder_nothing),
         cmocka_unit_test(test_log_shard_hears_at_once_of_what_it_wrote),
+        cmocka_unit_test(test_log_slow_disk_holds_a_shard_back_once_in_a_while),
         cmocka_unit_test(test_log_interval_syncs_what_a_shard_wrote),
         cmocka_unit_test(test_log_batch_larger_than_a_segment_gets_its_own),
         cmocka_unit_test(test_log_goes_on_where_the_last_run_stopped),
