@@ -148,10 +148,29 @@ static uint64_t cold_level0_files(const struct cold *cold)
     return cold_property(cold, "rocksdb.num-files-at-level0");
 }
 
+/* Whether level 0 is larger than it may be. The read lock is held. */
+static bool cold_level0_large(const struct cold *cold)
+{
+    if (cold->database == NULL)
+        return false;
+    uint64_t level0_bytes = 0;
+    uint64_t rest_bytes = 0;
+    const rocksdb_livefiles_t *files = rocksdb_livefiles(cold->database);
+    int count = rocksdb_livefiles_count(files);
+    for (int i = 0; i < count; i++) {
+        uint64_t *bytes = rocksdb_livefiles_level(files, i) == 0 ? &level0_bytes : &rest_bytes;
+        *bytes += rocksdb_livefiles_size(files, i);
+    }
+    rocksdb_livefiles_destroy(files);
+    return level0_bytes > COLD_LEVEL0_BYTES && level0_bytes > rest_bytes;
+}
+
 bool cold_pressure(struct cold *cold)
 {
     pthread_rwlock_rdlock(&cold->lock);
-    bool pressure = cold_level0_files(cold) >= COLD_LEVEL0_FILES_MAX;
+    uint64_t files = cold_level0_files(cold);
+    bool pressure =
+        files >= COLD_LEVEL0_FILES_MAX || (files >= COLD_LEVEL0_COMPACT && cold_level0_large(cold));
     pthread_rwlock_unlock(&cold->lock);
     return pressure;
 }

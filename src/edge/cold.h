@@ -11,10 +11,12 @@
 struct cold;
 struct flush_job;
 
-/* Level-0 files at which an ingestion is refused with OVERLOADED until compaction has caught up; RocksDB
- * starts to compact at COLD_LEVEL0_COMPACT. */
+/* An ingestion is refused with OVERLOADED until compaction has caught up: at COLD_LEVEL0_FILES_MAX tables of level 0,
+ * which every read may have to look into; and, from COLD_LEVEL0_COMPACT on, where RocksDB starts to compact, once they
+ * are larger than all other levels and than COLD_LEVEL0_BYTES, which a burst may take: as much of them is garbage. */
 #define COLD_LEVEL0_COMPACT 4
 #define COLD_LEVEL0_FILES_MAX 24
+#define COLD_LEVEL0_BYTES ((uint64_t)2 << 30)
 
 struct cold_options {
     const char *path;           /* the database's directory; made when missing */
