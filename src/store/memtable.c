@@ -387,9 +387,9 @@ static bool put_make_room(struct memtable *memtable, size_t size, bool queued, c
     if (queued && dirty_full(memtable, size))
         return false;
     if ((size > 0 || need.bytes > 0) && !memtable_make_room(memtable, &need)) {
-        /* The target may just have fallen far: what can be evicted is, a slice with each put. */
-        need.limit = memtable->budget_bytes;
-        if (memtable->target_bytes == memtable->budget_bytes || !need_fits(memtable, &need))
+        /* The target may just have fallen far, or a flush begun: what can be evicted is, a slice with each put. */
+        need.limit = memtable->budget_bytes + memtable_job_bytes(memtable);
+        if (memtable->target_bytes == need.limit || !need_fits(memtable, &need))
             return false;
     }
     return !queued || memtable_queue_reserve(memtable);

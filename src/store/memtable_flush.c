@@ -34,6 +34,15 @@ static void job_free(struct memtable *memtable, struct flush_job *job)
     *job = (struct flush_job){.sequence = job->sequence};
 }
 
+uint64_t memtable_job_bytes(const struct memtable *memtable)
+{
+    const struct flush_job *job = memtable->job;
+    if (job == NULL)
+        return 0;
+    return job->entry_capacity * sizeof *job->entries + job->added_capacity * sizeof *job->added +
+           job->chunk_count * sizeof *job->chunks;
+}
+
 /* The job's memory is outside the budget: a flush is what makes room. */
 static bool job_allocate(struct memtable *memtable, struct flush_job *job, uint32_t chunk_count)
 {

@@ -116,6 +116,9 @@ struct memtable_need {
 /* Evicts until what is needed fits or the slice is used up. */
 bool memtable_make_room(struct memtable *memtable, const struct memtable_need *need);
 
+/* What the flush under way holds beside the rows; it may be above the budget. */
+uint64_t memtable_job_bytes(const struct memtable *memtable);
+
 /* ---- the dirty queue ------------------------------------------------------------------------------------ */
 
 static inline bool queue_needs_chunk(const struct dirty_queue *queue)

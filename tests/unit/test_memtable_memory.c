@@ -158,6 +158,51 @@ static void rows_make_room_when_the_target_falls(void **state)
     assert_int_equal(alloc.used_bytes, 0);
 }
 
+static enum status write_number(struct memtable *memtable, uint64_t number, size_t size)
+{
+    uint8_t record[100] = {1};
+    assert_true(size <= sizeof record);
+    struct span key = span_of(&number, sizeof number);
+    struct memtable_put put = {.key = key,
+                               .record = span_of(record, size),
+                               .hash = memtable_hash(memtable, key),
+                               .sequence = 2,
+                               .live = true};
+    return memtable_put(memtable, &put);
+}
+
+/* The job comes on top of the budget; the rows that give way to it go a slice at a time. */
+static void puts_go_on_when_a_flush_begins_in_full_memory(void **state)
+{
+    (void)state;
+    enum {
+        ROWS = 60000
+    };
+    struct alloc alloc;
+    struct memtable memtable;
+    alloc_init(&alloc, SIZE_MAX / 2);
+    struct memtable_options options = {.alloc = &alloc, .budget_bytes = 8u << 20};
+    assert_int_equal(memtable_init(&memtable, &options), STATUS_OK);
+    for (uint64_t number = 0; number < ROWS; number++)
+        assert_int_equal(load_number(&memtable, number, 100), STATUS_OK);
+    for (uint64_t number = ROWS / 2; number < ROWS; number++)
+        assert_int_equal(write_number(&memtable, number, 100), STATUS_OK);
+    while (memtable_upkeep(&memtable))
+        continue;
+    struct flush_job job;
+    assert_int_equal(memtable_freeze(&memtable, &job, UINT64_MAX, 2), STATUS_OK);
+    assert_true(memtable_counters(&memtable)->bytes > options.budget_bytes);
+    for (uint64_t number = ROWS; number < ROWS + 1000; number++)
+        assert_int_equal(write_number(&memtable, number, 100), STATUS_OK);
+    while (!memtable_flush_done(&memtable, &job, 1000))
+        continue;
+    while (memtable_upkeep(&memtable))
+        continue;
+    assert_true(memtable_counters(&memtable)->bytes <= options.budget_bytes);
+    memtable_free(&memtable);
+    assert_int_equal(alloc.used_bytes, 0);
+}
+
 /* Frozen rows stand in every page, so no page can be given back: evicting more than the target asks for, or looking for
  * what to evict, would be for nothing. */
 static void a_target_that_falls_during_a_flush_waits_for_its_end(void **state)
@@ -174,16 +219,8 @@ static void a_target_that_falls_during_a_flush_waits_for_its_end(void **state)
     assert_int_equal(memtable_init(&memtable, &options), STATUS_OK);
     for (uint64_t number = 0; number < ROWS; number++)
         assert_int_equal(load_number(&memtable, number, 100), STATUS_OK);
-    uint8_t record[100] = {1};
-    for (uint64_t number = 0; number < ROWS; number += 10) {
-        struct span key = span_of(&number, sizeof number);
-        struct memtable_put put = {.key = key,
-                                   .record = span_of(record, sizeof record),
-                                   .hash = memtable_hash(&memtable, key),
-                                   .sequence = 2,
-                                   .live = true};
-        assert_int_equal(memtable_put(&memtable, &put), STATUS_OK);
-    }
+    for (uint64_t number = 0; number < ROWS; number += 10)
+        assert_int_equal(write_number(&memtable, number, 100), STATUS_OK);
     while (memtable_upkeep(&memtable))
         continue;
     struct flush_job job;
@@ -335,6 +372,7 @@ int main(void)
         cmocka_unit_test(a_scan_of_twice_the_memory_leaves_the_working_set),
         cmocka_unit_test(a_slot_is_noted_when_a_row_of_it_is_evicted),
         cmocka_unit_test(rows_make_room_when_the_target_falls),
+        cmocka_unit_test(puts_go_on_when_a_flush_begins_in_full_memory),
         cmocka_unit_test(a_target_that_falls_during_a_flush_waits_for_its_end),
         cmocka_unit_test(memory_full_of_dirty_rows_is_overloaded_until_a_flush),
         cmocka_unit_test(rows_of_another_size_get_the_memory),
