@@ -206,10 +206,13 @@ static void test_log_slow_disk_holds_a_shard_back_once_in_a_while(void **state)
     alloc_init(&alloc, (size_t)16 << 20);
     world.write_slow_us = 1;
     world_start(&world, DURABILITY_OS, 0, NULL);
+    /* The thread may just be awake and take the row; the shard that finds nothing left counts as slow, too. So there
+     * is time for the thread to fall asleep, and for more than one such pause to pass. */
     uint64_t sequence = 2;
     for (; world.written_by_shards == 0 && sequence < 1000; sequence++) {
         append_row(&world, &alloc, 0, sequence, 1000);
         WAIT_FOR(&world, world.durable[0] == sequence);
+        (void)nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
     assert_int_equal(world.written_by_shards, 1);
     uint64_t begun_us = monotonic_us();
@@ -217,7 +220,7 @@ static void test_log_slow_disk_holds_a_shard_back_once_in_a_while(void **state)
         append_row(&world, &alloc, 0, sequence, 1000);
         WAIT_FOR(&world, world.durable[0] == sequence);
     }
-    assert_true(world.written_by_shards <= 1 + (monotonic_us() - begun_us) / LOG_WRITE_REST_US);
+    assert_true(world.written_by_shards <= 2 + (monotonic_us() - begun_us) / LOG_WRITE_REST_US);
     assert_int_equal(log_thread_stop(world.log), STATUS_OK);
     assert_false(world.backwards);
     world_close(&world);
