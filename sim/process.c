@@ -59,8 +59,8 @@ static enum status recover_with_room(const struct recovery *recovery, const stru
     recovery->world->totals.recovered_rows++;
     enum status status = recover_entry(recovery, entry);
     for (int tries = 0; status == STATUS_OVERLOADED && tries < 100; tries++) {
-        struct flush_job *job = shard_recover_freeze(shard);
-        if (job != NULL) {
+        struct flush_job *job = NULL;
+        if (shard_recover_freeze(shard, &job) == STATUS_OK) {
             storage_ingest(recovery->world, node, job);
             shard_recover_flushed(shard);
         }

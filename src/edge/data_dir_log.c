@@ -223,14 +223,23 @@ struct replay {
     struct buf *why;
 };
 
-/* Writes the shard's dirty rows to the cold tier. NOT_FOUND when there are none. */
+static enum status replay_no_room(const struct replay *replay)
+{
+    if (replay->why != NULL)
+        buf_append_text(replay->why, "--memory is too small for the rows in the log: give the node more");
+    return STATUS_TOO_LARGE;
+}
+
+/* Writes dirty rows of the shard to the cold tier. NOT_FOUND when there are none; TOO_LARGE when there is no memory for
+ * it. */
 static enum status replay_flush(struct replay *replay, uint16_t shard)
 {
-    struct flush_job *job = shard_recover_freeze(replay->shards[shard]);
-    if (job == NULL)
-        return STATUS_NOT_FOUND;
+    struct flush_job *job = NULL;
+    enum status status = shard_recover_freeze(replay->shards[shard], &job);
+    if (status != STATUS_OK)
+        return status == STATUS_OVERLOADED ? replay_no_room(replay) : status;
     for (;;) {
-        enum status status = cold_ingest(replay->dir->cold, shard, job, replay->why);
+        status = cold_ingest(replay->dir->cold, shard, job, replay->why);
         if (status == STATUS_OK)
             break;
         if (status != STATUS_OVERLOADED)
@@ -262,12 +271,8 @@ static enum status replay_entry(struct replay *replay, const struct log_entry *e
     enum status status = replay_do(replay, shard, entry);
     while (status == STATUS_OVERLOADED) {
         status = replay_flush(replay, shard);
-        if (status == STATUS_NOT_FOUND) {
-            if (replay->why != NULL)
-                buf_append_text(replay->why,
-                                "--memory is too small for the rows in the log: give the node more");
-            return STATUS_TOO_LARGE;
-        }
+        if (status == STATUS_NOT_FOUND)
+            return replay_no_room(replay);
         if (status == STATUS_OK)
             status = replay_do(replay, shard, entry);
     }

@@ -4,6 +4,7 @@
  * that carries the row's last change. Waiting answers form one queue in the order of those batches, so a
  * durable event costs nothing but the answers it releases. */
 #include <assert.h>
+#include <inttypes.h>
 
 #include "shard/state.h"
 
@@ -15,6 +16,11 @@
 #define FLUSH_DIRTY_DIVISOR 3u
 #define FLUSH_AGE_US 10000000u
 #define FLUSH_RETRY_US 1000000u
+
+/* A job for which there was no memory is tried again at half the size, after upkeep had some turns; after so many that
+ * had it, twice as large a one is tried again. */
+#define FLUSH_SMALLER_US 10000u
+#define FLUSH_GOOD_JOBS 16u
 
 /* One flush is about this part of the row memory, so that its frozen rows cannot fill it. */
 #define FLUSH_JOB_DIVISOR 4u
@@ -277,6 +283,8 @@ static void flush_start(struct shard *shard)
 {
     struct flush_state *flush = &shard->flush;
     uint64_t bytes_max = memtable_target(&shard->memtable) / FLUSH_JOB_DIVISOR;
+    if (flush->bytes_max != 0 && flush->bytes_max < bytes_max)
+        bytes_max = flush->bytes_max;
     if (memtable_freeze(&shard->memtable, &flush->job, bytes_max, shard->log.open - 1) != STATUS_OK)
         return;
     flush->running = true;
@@ -290,6 +298,31 @@ static void flush_start(struct shard *shard)
     shard->counters.flushes++;
 }
 
+/* The job takes its memory from what rows may not have; where that is too little for so many of them, fewer go. */
+static void flush_lacks_memory(struct shard *shard)
+{
+    struct flush_state *flush = &shard->flush;
+    say(shard, SAY_DEBUG, "no memory to flush %" PRIu64 " rows at once; trying half as many",
+        flush->job.rows);
+    trees_flush_over(shard, false);
+    flush->failing = true;
+    flush->wanted = true;
+    flush->good = 0;
+    flush->bytes_max = flush->job.bytes / 2 + 1; /* not 0 */
+    flush->retry_us = shard->now.mono_us + FLUSH_SMALLER_US;
+}
+
+static void flush_had_memory(struct shard *shard)
+{
+    struct flush_state *flush = &shard->flush;
+    if (flush->bytes_max == 0 || ++flush->good < FLUSH_GOOD_JOBS)
+        return;
+    flush->good = 0;
+    flush->bytes_max *= 2;
+    if (flush->bytes_max >= memtable_target(&shard->memtable) / FLUSH_JOB_DIVISOR)
+        flush->bytes_max = 0;
+}
+
 /* The trees of the slots that changed go with the rows, a slice per turn. */
 static void flush_add_trees(struct shard *shard)
 {
@@ -297,12 +330,13 @@ static void flush_add_trees(struct shard *shard)
     if (!flush->running || flush->failing || flush->trees_done)
         return;
     if (!trees_flush_slice(shard, TREES_PER_TURN)) {
-        flush_done(shard, STATUS_OVERLOADED);
+        flush_lacks_memory(shard);
         return;
     }
     if (flush->trees_at < shard->repairing.slots.count)
         return;
     flush->trees_done = true;
+    flush_had_memory(shard);
     flush->held_for = log_last(shard);
 }
 
@@ -361,6 +395,12 @@ static void settle(struct shard *shard)
     flush->settling = false;
     flush->failing = false;
     flush->running = false;
+}
+
+bool flush_has_slices(const struct shard *shard)
+{
+    const struct flush_state *flush = &shard->flush;
+    return flush->settling || flush->failing || (flush->running && !flush->trees_done);
 }
 
 void flush_turn_end(struct shard *shard)

@@ -110,20 +110,29 @@ enum status shard_recover_erase(struct shard *shard, uint16_t slot, struct span 
     return memtable_put(&shard->memtable, &put);
 }
 
-struct flush_job *shard_recover_freeze(struct shard *shard)
+enum status shard_recover_freeze(struct shard *shard, struct flush_job **job)
 {
-    enum status status = memtable_freeze(&shard->memtable, &shard->flush.job, UINT64_MAX, 0);
-    if (status != STATUS_OK)
-        return NULL;
-    shard->flush.trees_at = 0;
-    if (!trees_flush_slice(shard, UINT32_MAX)) {
+    struct flush_state *flush = &shard->flush;
+    uint64_t bytes_max = UINT64_MAX;
+    for (;;) {
+        enum status status = memtable_freeze(&shard->memtable, &flush->job, bytes_max, 0);
+        if (status != STATUS_OK)
+            return status;
+        flush->trees_at = 0;
+        if (trees_flush_slice(shard, UINT32_MAX))
+            break;
+        /* No memory for their trees beside so many rows: half of them, then. */
+        bool smallest = flush->job.chunk_count == 1;
+        bytes_max = flush->job.bytes / 2;
         trees_flush_over(shard, false);
-        bool over = memtable_flush_failed(&shard->memtable, &shard->flush.job, UINT64_MAX);
+        bool over = memtable_flush_failed(&shard->memtable, &flush->job, UINT64_MAX);
         assert(over);
-        return NULL;
+        if (smallest)
+            return STATUS_OVERLOADED;
     }
     shard->cold_empty = false;
-    return &shard->flush.job;
+    *job = &flush->job;
+    return STATUS_OK;
 }
 
 void shard_recover_flushed(struct shard *shard)

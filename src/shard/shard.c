@@ -401,7 +401,7 @@ uint64_t shard_next_deadline_us(const struct shard *shard)
     /* Slices of upkeep go on at once, between the events of others. */
     bool healing = !list_empty(&shard->scans_ready) || antientropy_runs(shard) || purge_runs(shard);
     if (shard->answers_held || !list_empty(&shard->clients_woken) || shard->row_upkeep ||
-        shard->flush.settling || healing)
+        flush_has_slices(shard) || healing)
         return shard->now.mono_us;
     uint64_t timer_us = timer_heap_next_us(&shard->timers);
     uint64_t exchange_us = antientropy_due_us(shard);

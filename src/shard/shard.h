@@ -297,8 +297,9 @@ MUST_CHECK enum status shard_recover_cold(struct shard *shard, struct span reser
  * slot without a tree it holds nothing. */
 void shard_recover_trees_kept(struct shard *shard);
 
-/* Rows to write to the cold tier now, or NULL if nothing is dirty; then shard_recover_flushed. */
-struct flush_job *shard_recover_freeze(struct shard *shard);
+/* Rows to write to the cold tier now, as many as there is memory for; then shard_recover_flushed. NOT_FOUND: nothing is
+ * dirty; OVERLOADED: no memory even for few of them, which are still nowhere but in memory. */
+MUST_CHECK enum status shard_recover_freeze(struct shard *shard, struct flush_job **job);
 void shard_recover_flushed(struct shard *shard);
 
 /* ---- running ------------------------------------------------------------------------------------------- */

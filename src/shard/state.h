@@ -371,6 +371,9 @@ void wait_durable_quarantine(struct shard *shard);
 void wait_durable(struct shard *shard, uint64_t sequence, const struct replica_origin *origin,
                   const struct replica_answer *answer);
 void flush_turn_end(struct shard *shard);
+
+/* Whether the flush has a slice to do at once, whatever happens. */
+bool flush_has_slices(const struct shard *shard);
 void flush_done(struct shard *shard, enum status status);
 
 /* peers.c */

@@ -153,11 +153,13 @@ struct flush_state {
     bool was_running;  /* at the last turn's end */
     uint32_t trees_at; /* the trees of the slots before this place are in the job */
     bool trees_done;
-    bool given_out;    /* the world has the job */
-    uint64_t held_for; /* the job is not given out before the log is durable up to this batch */
-    uint64_t begun_us; /* when the job was made */
-    uint64_t clean_us; /* when nothing was dirty, or the last flush began */
-    uint64_t retry_us; /* not before this, after a failure */
+    bool given_out;     /* the world has the job */
+    uint64_t bytes_max; /* of the next job, since there was no memory for a larger one; 0: as large as any */
+    uint32_t good;      /* jobs that had memory, since bytes_max changed */
+    uint64_t held_for;  /* the job is not given out before the log is durable up to this batch */
+    uint64_t begun_us;  /* when the job was made */
+    uint64_t clean_us;  /* when nothing was dirty, or the last flush began */
+    uint64_t retry_us;  /* not before this, after a failure */
 };
 
 #endif

@@ -199,9 +199,11 @@ struct memtable {
 };
 
 struct memtable_options {
-    struct alloc *alloc;   /* must outlive the memtable */
-    uint64_t seed;         /* of the hash: random, so that nobody can aim at one bucket */
-    uint64_t budget_bytes; /* never exceeded, but by flush jobs, which need memory to make room */
+    struct alloc *alloc; /* must outlive the memtable */
+    uint64_t seed;       /* of the hash: random, so that nobody can aim at one bucket */
+    uint64_t
+        budget_bytes; /* exceeded only by flush jobs, which need memory to make room, and by the dirty queue while
+                            * there is one; `alloc` bounds that */
 };
 
 /* OVERLOADED when the first table does not fit. */
@@ -291,7 +293,7 @@ MUST_CHECK enum status memtable_freeze(struct memtable *memtable, struct flush_j
 
 /* Between memtable_freeze and the moment when the job is given out: the job also writes this reserved row (an empty
  * record: deletes it), which is copied and never in the table. The key must be neither in the table nor added twice.
- * OVERLOADED: no memory; nothing has changed. */
+ * OVERLOADED: no memory; the job can only be failed then, so that a smaller one may be tried. */
 MUST_CHECK enum status memtable_job_add(struct memtable *memtable, struct flush_job *job,
                                         struct span reserved_key, struct span record);
 

@@ -3,8 +3,8 @@
 #include "store/flush.h"
 #include "store/memtable_internal.h"
 
-/* Entries are made anew in steps of this and an eighth of what there is. */
-#define JOB_ENTRIES_STEP 64u
+/* Added rows come one by one: there is room for so many more each time, and for as many again as there are. */
+#define JOB_ADDED_STEP 64u
 
 /* So much is evicted at a time where the job finds no memory. */
 #define JOB_ROOM_BYTES (UINT64_C(64) << 10)
@@ -47,8 +47,10 @@ uint64_t memtable_job_bytes(const struct memtable *memtable)
 static bool job_allocate(struct memtable *memtable, struct flush_job *job, uint32_t chunk_count)
 {
     *job = (struct flush_job){.chunk_count = chunk_count};
-    for (uint32_t i = 0; i < chunk_count; i++)
+    for (uint32_t i = 0; i < chunk_count; i++) {
         job->rows += memtable->dirty.chunks[i]->count;
+        job->bytes += memtable->dirty.chunks[i]->bytes;
+    }
     job->entry_capacity = job->rows;
     job->entries = block_get(memtable, job->entry_capacity * sizeof *job->entries, false);
     job->chunks = block_get(memtable, chunk_count * sizeof(struct dirty_chunk *), false);
@@ -92,39 +94,39 @@ enum status memtable_freeze(struct memtable *memtable, struct flush_job *job, ui
     return STATUS_OK;
 }
 
-/* A block of more items of the old one's; NULL without memory. */
-static void *items_grow(struct memtable *memtable, void *items, size_t size, uint64_t *capacity,
-                        uint64_t count)
+/* Entries hold nothing before flush_sort: the old ones, which are most of what a job takes, go first. */
+static bool entries_allocate(struct memtable *memtable, struct flush_job *job, uint64_t capacity)
 {
-    uint64_t more = *capacity + *capacity / 8 + JOB_ENTRIES_STEP;
-    void *grown = block_get(memtable, more * size, false);
-    if (grown == NULL)
-        return NULL;
-    if (count > 0)
-        memcpy(grown, items, count * size);
-    block_put(memtable, items, *capacity * size);
-    *capacity = more;
-    return grown;
+    block_put(memtable, job->entries, job->entry_capacity * sizeof *job->entries);
+    job->entries = block_get(memtable, capacity * sizeof *job->entries, false);
+    job->entry_capacity = job->entries != NULL ? capacity : 0;
+    return job->entries != NULL;
 }
 
-/* Room for one more entry, which hold nothing before flush_sort, and for one more added row. */
+static bool added_grow(struct memtable *memtable, struct flush_job *job)
+{
+    uint64_t capacity = 2 * job->added_capacity + JOB_ADDED_STEP;
+    struct row **added = block_get(memtable, capacity * sizeof *added, false);
+    if (added == NULL)
+        return false;
+    if (job->added_count > 0)
+        memcpy(added, job->added, job->added_count * sizeof *added);
+    block_put(memtable, job->added, job->added_capacity * sizeof *added);
+    job->added = added;
+    job->added_capacity = capacity;
+    return true;
+}
+
+/* Room for one more entry and one more added row. */
 static bool job_grow(struct memtable *memtable, struct flush_job *job)
 {
-    if (job->rows == job->entry_capacity) {
-        struct flush_entry *entries =
-            items_grow(memtable, job->entries, sizeof *entries, &job->entry_capacity, 0);
-        if (entries == NULL)
-            return false;
-        job->entries = entries;
+    uint64_t entries_before = job->entry_capacity;
+    if (job->rows >= job->entry_capacity &&
+        !entries_allocate(memtable, job, job->rows + job->added_count + JOB_ADDED_STEP)) {
+        (void)entries_allocate(memtable, job, entries_before);
+        return false;
     }
-    if (job->added_count == job->added_capacity) {
-        struct row **added =
-            items_grow(memtable, job->added, sizeof(struct row *), &job->added_capacity, job->added_count);
-        if (added == NULL)
-            return false;
-        job->added = added;
-    }
-    return true;
+    return job->added_count < job->added_capacity || added_grow(memtable, job);
 }
 
 enum status memtable_job_add(struct memtable *memtable, struct flush_job *job, struct span reserved_key,

@@ -311,7 +311,7 @@ static inline void ingest_rows(struct fixture *fixture, struct data_dir *dir, ui
     }
     for (uint16_t i = 0; i < 2; i++) {
         struct flush_job *job;
-        while ((job = shard_recover_freeze(shards[i])) != NULL) {
+        while (shard_recover_freeze(shards[i], &job) == STATUS_OK) {
             assert_int_equal(cold_ingest(dir->cold, i, job, NULL), STATUS_OK);
             shard_recover_flushed(shards[i]);
         }

@@ -89,7 +89,7 @@ static void recover_into_cold(struct fixture *fixture, struct data_dir *dir, uin
         fail_msg("%.*s", (int)fixture->why.size, (const char *)fixture->why.data);
     for (uint16_t i = 0; i < shards_count; i++) {
         struct flush_job *job;
-        while ((job = shard_recover_freeze(shards[i])) != NULL) {
+        while (shard_recover_freeze(shards[i], &job) == STATUS_OK) {
             assert_int_equal(cold_ingest(dir->cold, i, job, NULL), STATUS_OK);
             shard_recover_flushed(shards[i]);
         }
@@ -265,6 +265,46 @@ static void test_recover_strange_row_in_the_reserved_range_stops_the_start(void 
     data_dir_close(dir, false);
 }
 
+/* Small rows: what a flush takes for each is a good part of the row. */
+static void test_recover_memory_full_of_small_rows_flushes_all_of_them(void **state)
+{
+    struct fixture *fixture = *state;
+    struct data_dir *dir = must_open(fixture, (struct opening){0});
+    struct shard *shard = NULL;
+    struct flush_job *job = NULL;
+    uint64_t flushes = 0;
+    uint64_t flushed = 0;
+    make_shards(dir, 1, &shard);
+    struct buf bytes;
+    buf_init(&bytes, &fixture->alloc);
+    struct record record = {.flags = RECORD_VALUE,
+                            .stamp = {.time = (uint64_t)1000 << 16, .actor = 5},
+                            .value = span_of_text("value")};
+    record_put(&bytes, &record);
+    uint32_t number = 0;
+    enum status status;
+    do {
+        struct span key = span_of(&number, sizeof number);
+        status = shard_recover_row(shard, key, buf_span(&bytes));
+        number += status == STATUS_OK;
+    } while (status == STATUS_OK);
+    assert_int_equal(status, STATUS_OVERLOADED);
+    uint64_t dirty = memtable_counters(shard_memtable(shard))->rows_dirty;
+    assert_int_equal(dirty, number);
+    while ((status = shard_recover_freeze(shard, &job)) == STATUS_OK) {
+        flushes++;
+        flushed += job->rows - job->added_count;
+        shard_recover_flushed(shard);
+    }
+    assert_int_equal(status, STATUS_NOT_FOUND);
+    assert_int_equal(memtable_counters(shard_memtable(shard))->rows_dirty, 0);
+    assert_int_equal(flushed, number);
+    print_message("%llu rows in %llu flushes\n", (unsigned long long)number, (unsigned long long)flushes);
+    buf_free(&bytes);
+    shard_free(shard);
+    data_dir_close(dir, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -272,6 +312,7 @@ int main(void)
         CASE(test_recover_reserved_rows_come_back_under_any_number_of_shards),
         CASE(test_recover_newer_row_in_the_cold_tier_outlives_an_erasure_in_a_torn_log),
         CASE(test_recover_strange_row_in_the_reserved_range_stops_the_start),
+        CASE(test_recover_memory_full_of_small_rows_flushes_all_of_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
