@@ -339,5 +339,9 @@ void conn_close(struct conn *conn)
     conn->closing = true;
     conn->reading = false;
     list_remove(&conn->unsettled);
-    uv_close((uv_handle_t *)&conn->tcp, on_closed);
+    /* Who is cut off while it takes nothing would not hear of it: our end would stand behind bytes for which it has no
+     * room, and the kernel would keep them for many minutes. */
+    bool not_taken = conn->failure != NULL && conn_output_bytes(conn) > 0;
+    if (!not_taken || uv_tcp_close_reset(&conn->tcp, on_closed) != 0)
+        uv_close((uv_handle_t *)&conn->tcp, on_closed);
 }
