@@ -1,6 +1,7 @@
 """Clients that ask for too much: who does not read, does not finish a request, or idles is cut off; memory stays
 bounded, and everybody else is served."""
 
+import select
 import socket
 
 import pytest
@@ -69,6 +70,25 @@ def test_client_that_never_reads_is_stopped_then_cut_off_and_memory_stays_bounde
         assert peak_resident(node) < 64 * MIB + MEMORY_BESIDE
     for connection in greedy:
         connection.close()
+
+
+def reset(connection):
+    """Whether the connection is gone; reads nothing of what came before."""
+    poll = select.poll()
+    poll.register(connection, select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
+
+
+def test_client_that_never_reads_hears_that_it_was_cut_off(make_cluster):
+    """All that it asked for was read, so that the end of the connection would stand behind answers that fill its
+    buffers, and the node's."""
+    cluster = make_cluster(count=1, shards=1, flags=["--client-output-timeout", "1s"])
+    node = cluster[0]
+    assert node.client().set("large", b"x" * 100_000)
+    with connect(node.resp_port) as connection:
+        connection.sendall(b"GET large\r\n" * 300)
+        until(lambda: node.metric('rondo_clients_cut_total{reason="output"}') == 1, "the client to be cut off")
+        until(lambda: reset(connection), "its connection to be gone")
 
 
 def test_slow_reader_gets_everything(make_cluster):
