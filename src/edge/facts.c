@@ -32,10 +32,21 @@ static uint64_t resident_bytes(void)
 /* Rows give up at most this part of what the process should take. */
 #define RESIDENT_OVER_DIVISOR 4u
 
+/* How often the C library gives back what it keeps of whole pages anyway: a thread that wants memory meanwhile may wait
+ * some milliseconds. */
+#define TRIM_FACTS (30000u / FACTS_INTERVAL_MS)
+
+static void give_back_memory(void)
+{
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
+}
+
 /* Half of what the process is over is taken off the rows' memory each time; once it is below, a quarter of that comes
  * back: with large values of all sizes the C library keeps free memory between blocks, and nobody counts that. What is
- * whole pages of it is given back at once; then, and only then, threads may wait some milliseconds for memory. */
-static void watch_resident(struct loop_shared *shared, size_t resident)
+ * whole pages of it is given back at once. */
+static void watch_resident(struct loop_shared *shared, struct facts *facts, size_t resident)
 {
     size_t max = shared->resident_max;
     size_t over = atomic_load_explicit(&shared->resident_over, memory_order_relaxed);
@@ -44,13 +55,15 @@ static void watch_resident(struct loop_shared *shared, size_t resident)
     if (resident > max) {
         over += (resident - max) / 2;
         over = over < max / RESIDENT_OVER_DIVISOR ? over : max / RESIDENT_OVER_DIVISOR;
-#ifdef __GLIBC__
-        (void)malloc_trim(0);
-#endif
+        facts->untrimmed = TRIM_FACTS;
     } else {
         over -= (max - resident) / 4 < over ? (max - resident) / 4 : over;
     }
     atomic_store_explicit(&shared->resident_over, over, memory_order_relaxed);
+    if (++facts->untrimmed < TRIM_FACTS)
+        return;
+    facts->untrimmed = 0;
+    give_back_memory();
 }
 
 static void find_facts(uv_work_t *work)
@@ -68,7 +81,7 @@ static void find_facts(uv_work_t *work)
     struct rusage usage = {0};
     (void)getrusage(RUSAGE_SELF, &usage);
     uint64_t resident = resident_bytes();
-    watch_resident(shared, resident);
+    watch_resident(shared, &loop->facts, resident);
     bool sized = statvfs(shared->dir->path, &disk) == 0;
     loop->facts.found = (struct node_facts){
         .cold_bytes = cold.table_bytes,

@@ -15,7 +15,8 @@
 struct loop;
 
 struct facts {
-    struct node_facts found; /* the worker's while it runs */
+    struct node_facts found; /* the worker's while it runs, as the next */
+    uint32_t untrimmed;      /* gathered so often since free memory was given back */
     uv_work_t work;
     struct timer timer;
 };
