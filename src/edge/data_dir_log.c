@@ -242,8 +242,10 @@ static enum status replay_flush(struct replay *replay, uint16_t shard)
         status = cold_ingest(replay->dir->cold, shard, job, replay->why);
         if (status == STATUS_OK)
             break;
-        if (status != STATUS_OVERLOADED)
+        if (status != STATUS_OVERLOADED) {
+            shard_recover_flush_failed(replay->shards[shard]);
             return status;
+        }
         if (replay->why != NULL)
             buf_clear(replay->why);
         struct timespec pause = {.tv_nsec = COLD_RETRY_MS * 1000000L};

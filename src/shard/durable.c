@@ -289,7 +289,9 @@ static void flush_start(struct shard *shard)
         return;
     flush->running = true;
     flush->begun_us = shard->now.mono_us;
-    flush->wanted = false;
+    /* What a small job leaves does not wait for its age. */
+    flush->wanted =
+        flush->bytes_max != 0 && flush->job.rows < memtable_counters(&shard->memtable)->rows_dirty;
     flush->trees_at = 0;
     flush->trees_done = false;
     flush->given_out = false;
@@ -302,13 +304,18 @@ static void flush_start(struct shard *shard)
 static void flush_lacks_memory(struct shard *shard)
 {
     struct flush_state *flush = &shard->flush;
+    uint64_t half = memtable_job_half(&flush->job);
+    if (half == 0) {
+        flush_done(shard, STATUS_OVERLOADED);
+        return;
+    }
     say(shard, SAY_DEBUG, "no memory to flush %" PRIu64 " rows at once; trying half as many",
         flush->job.rows);
     trees_flush_over(shard, false);
     flush->failing = true;
     flush->wanted = true;
     flush->good = 0;
-    flush->bytes_max = flush->job.bytes / 2 + 1; /* not 0 */
+    flush->bytes_max = half;
     flush->retry_us = shard->now.mono_us + FLUSH_SMALLER_US;
 }
 

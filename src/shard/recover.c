@@ -122,17 +122,21 @@ enum status shard_recover_freeze(struct shard *shard, struct flush_job **job)
         if (trees_flush_slice(shard, UINT32_MAX))
             break;
         /* No memory for their trees beside so many rows: half of them, then. */
-        bool smallest = flush->job.chunk_count == 1;
-        bytes_max = flush->job.bytes / 2;
-        trees_flush_over(shard, false);
-        bool over = memtable_flush_failed(&shard->memtable, &flush->job, UINT64_MAX);
-        assert(over);
-        if (smallest)
+        bytes_max = memtable_job_half(&flush->job);
+        shard_recover_flush_failed(shard);
+        if (bytes_max == 0)
             return STATUS_OVERLOADED;
     }
     shard->cold_empty = false;
     *job = &flush->job;
     return STATUS_OK;
+}
+
+void shard_recover_flush_failed(struct shard *shard)
+{
+    trees_flush_over(shard, false);
+    bool over = memtable_flush_failed(&shard->memtable, &shard->flush.job, UINT64_MAX);
+    assert(over);
 }
 
 void shard_recover_flushed(struct shard *shard)

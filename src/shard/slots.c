@@ -283,9 +283,20 @@ enum status slots_make(struct shard *shard, struct slots *slots)
     return STATUS_OK;
 }
 
+/* Trees are added to a flush in the order of slots, over several turns: it goes on where it is in the new table. */
+static void flush_follows(struct flush_state *flush, const struct slots *from, const struct slots *to)
+{
+    uint32_t done = flush->trees_at;
+    uint32_t at = 0;
+    while (done > 0 && at < to->count && to->states[at].slot <= from->states[done - 1].slot)
+        at++;
+    flush->trees_at = at;
+}
+
 void slots_adopt(struct shard *shard, struct slots *slots)
 {
     if (shard->repairing.slots.index != NULL) {
+        flush_follows(&shard->flush, &shard->repairing.slots, slots);
         carry_over(shard, &shard->repairing.slots, slots);
         table_free(shard, &shard->repairing.slots);
     }

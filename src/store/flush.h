@@ -17,7 +17,6 @@ struct flush_entry {
 struct flush_job {
     uint64_t sequence; /* once this job is done, every change up to this sequence is in the cold tier */
     uint64_t rows;     /* at most so many entries */
-    uint64_t bytes;    /* of its rows, without added ones */
     uint64_t entry_capacity;
     struct flush_entry *entries;
     uint64_t entry_count; /* set by flush_sort */

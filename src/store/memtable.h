@@ -291,6 +291,10 @@ uint64_t memtable_flushed_sequence(const struct memtable *memtable, uint64_t seq
 MUST_CHECK enum status memtable_freeze(struct memtable *memtable, struct flush_job *job, uint64_t bytes_max,
                                        uint64_t sequence_closed);
 
+/* The bytes_max with which memtable_freeze would take half of the job's chunks, once it was failed; 0: there is no
+ * smaller job than this. */
+uint64_t memtable_job_half(const struct flush_job *job);
+
 /* Between memtable_freeze and the moment when the job is given out: the job also writes this reserved row (an empty
  * record: deletes it), which is copied and never in the table. The key must be neither in the table nor added twice.
  * OVERLOADED: no memory; the job can only be failed then, so that a smaller one may be tried. */

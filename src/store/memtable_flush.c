@@ -47,10 +47,8 @@ uint64_t memtable_job_bytes(const struct memtable *memtable)
 static bool job_allocate(struct memtable *memtable, struct flush_job *job, uint32_t chunk_count)
 {
     *job = (struct flush_job){.chunk_count = chunk_count};
-    for (uint32_t i = 0; i < chunk_count; i++) {
+    for (uint32_t i = 0; i < chunk_count; i++)
         job->rows += memtable->dirty.chunks[i]->count;
-        job->bytes += memtable->dirty.chunks[i]->bytes;
-    }
     job->entry_capacity = job->rows;
     job->entries = block_get(memtable, job->entry_capacity * sizeof *job->entries, false);
     job->chunks = block_get(memtable, chunk_count * sizeof(struct dirty_chunk *), false);
@@ -94,6 +92,14 @@ enum status memtable_freeze(struct memtable *memtable, struct flush_job *job, ui
     return STATUS_OK;
 }
 
+uint64_t memtable_job_half(const struct flush_job *job)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < job->chunk_count / 2; i++)
+        bytes += job->chunks[i]->bytes;
+    return bytes;
+}
+
 /* Entries hold nothing before flush_sort: the old ones, which are most of what a job takes, go first. */
 static bool entries_allocate(struct memtable *memtable, struct flush_job *job, uint64_t capacity)
 {
@@ -123,7 +129,8 @@ static bool job_grow(struct memtable *memtable, struct flush_job *job)
     uint64_t entries_before = job->entry_capacity;
     if (job->rows >= job->entry_capacity &&
         !entries_allocate(memtable, job, job->rows + job->added_count + JOB_ADDED_STEP)) {
-        (void)entries_allocate(memtable, job, entries_before);
+        if (entries_before > 0)
+            (void)entries_allocate(memtable, job, entries_before);
         return false;
     }
     return job->added_count < job->added_capacity || added_grow(memtable, job);

@@ -151,6 +151,20 @@ static void middle_segment(struct data_dir *dir, char path[160])
                    (unsigned long long)dir->log.inherited[dir->log.inherited_count / 2]);
 }
 
+/* Damages one row in the middle of the log; path: of its segment. */
+static void damage_row(struct fixture *fixture, char path[160])
+{
+    struct data_dir *dir = must_open(fixture, (struct opening){0});
+    middle_segment(dir, path);
+    data_dir_close(dir, true);
+    int descriptor = open(path, O_RDWR | O_CLOEXEC);
+    uint8_t byte = 0;
+    assert_int_equal(pread(descriptor, &byte, 1, 10000), 1);
+    byte ^= 1;
+    assert_int_equal(files_write_at(descriptor, &byte, 1, 10000), 0);
+    (void)close(descriptor);
+}
+
 static void test_dir_damage_is_named_quarantined_and_kept_aside_once(void **state)
 {
     struct fixture *fixture = *state;
@@ -160,15 +174,7 @@ static void test_dir_damage_is_named_quarantined_and_kept_aside_once(void **stat
     log_rows(fixture, dir, 7);
     assert_int_equal(data_dir_log_begun(dir, NULL), STATUS_OK);
     data_dir_close(dir, true);
-    dir = must_open(fixture, (struct opening){0});
-    middle_segment(dir, path);
-    data_dir_close(dir, true);
-    int descriptor = open(path, O_RDWR | O_CLOEXEC);
-    uint8_t byte = 0;
-    assert_int_equal(pread(descriptor, &byte, 1, 10000), 1);
-    byte ^= 1;
-    assert_int_equal(files_write_at(descriptor, &byte, 1, 10000), 0);
-    (void)close(descriptor);
+    damage_row(fixture, path);
 
     dir = must_open(fixture, (struct opening){.shards = 3});
     assert_true(dir->damaged);
@@ -196,6 +202,35 @@ static void test_dir_damage_is_named_quarantined_and_kept_aside_once(void **stat
     dir = must_open(fixture, (struct opening){0});
     assert_false(dir->damaged);
     assert_int_equal(recover_rows(fixture, dir, 2, 8), ROWS);
+    data_dir_close(dir, true);
+}
+
+/* The log goes only once its rows are in the cold tier. */
+static void test_dir_damaged_log_stays_while_the_cold_tier_takes_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[160];
+    struct data_dir *dir = must_open(fixture, (struct opening){0});
+    log_rows(fixture, dir, 7);
+    assert_int_equal(data_dir_log_begun(dir, NULL), STATUS_OK);
+    data_dir_close(dir, true);
+    damage_row(fixture, path);
+    dir = must_open(fixture, (struct opening){0});
+    struct shard *shards[2] = {0};
+    make_shards(dir, 2, shards);
+    char *tables = files_join(fixture->path, "cold-tmp");
+    assert_int_equal(rmdir(tables), 0);
+    assert_int_not_equal(data_dir_recover(dir, shards, 2, &fixture->why), STATUS_OK);
+    assert_true(has_text(&fixture->why, "cold-tmp"));
+    for (uint16_t i = 0; i < 2; i++)
+        shard_free(shards[i]);
+    data_dir_close(dir, false);
+    assert_int_equal(access(path, F_OK), 0);
+    free(tables);
+    buf_clear(&fixture->why);
+    dir = must_open(fixture, (struct opening){0});
+    assert_int_equal(recover_rows(fixture, dir, 2, 7), ROWS - 1);
+    assert_int_not_equal(access(path, F_OK), 0);
     data_dir_close(dir, true);
 }
 
@@ -260,6 +295,7 @@ int main(void)
         CASE(test_dir_actor_is_new_after_an_unclean_stop_unless_always),
         CASE(test_dir_rows_come_back_under_any_number_of_shards),
         CASE(test_dir_damage_is_named_quarantined_and_kept_aside_once),
+        CASE(test_dir_damaged_log_stays_while_the_cold_tier_takes_nothing),
         CASE(test_dir_noise_past_the_end_is_cut_off),
         CASE(test_dir_written_meta_is_what_the_next_start_reads),
     };

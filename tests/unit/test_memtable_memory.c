@@ -277,6 +277,31 @@ static void memory_full_of_dirty_rows_is_overloaded_until_a_flush(void **state)
     assert_int_equal(alloc.used_bytes, 0);
 }
 
+/* Also where the last of its rows outweigh all others. */
+static void a_job_is_halved_until_it_is_the_smallest(void **state)
+{
+    (void)state;
+    struct alloc alloc;
+    struct memtable memtable;
+    struct flush_job job;
+    alloc_init(&alloc, SIZE_MAX / 2);
+    struct memtable_options options = {.alloc = &alloc, .budget_bytes = 8u << 20};
+    assert_int_equal(memtable_init(&memtable, &options), STATUS_OK);
+    for (uint64_t number = 0; number < UINT64_C(4) * DIRTY_CHUNK_ROWS; number++)
+        assert_int_equal(write_number(&memtable, number, number < 3 * DIRTY_CHUNK_ROWS ? 1 : 100), STATUS_OK);
+    uint64_t bytes_max = UINT64_MAX;
+    for (uint32_t chunks = 4; chunks > 0; chunks /= 2) {
+        assert_int_equal(memtable_freeze(&memtable, &job, bytes_max, 2), STATUS_OK);
+        assert_int_equal(job.chunk_count, chunks);
+        bytes_max = memtable_job_half(&job);
+        while (!memtable_flush_failed(&memtable, &job, 1000))
+            continue;
+    }
+    assert_int_equal(bytes_max, 0);
+    memtable_free(&memtable);
+    assert_int_equal(alloc.used_bytes, 0);
+}
+
 /* Sizes come one after the other, and each gets the memory of those before it. */
 static void rows_of_another_size_get_the_memory(void **state)
 {
@@ -375,6 +400,7 @@ int main(void)
         cmocka_unit_test(puts_go_on_when_a_flush_begins_in_full_memory),
         cmocka_unit_test(a_target_that_falls_during_a_flush_waits_for_its_end),
         cmocka_unit_test(memory_full_of_dirty_rows_is_overloaded_until_a_flush),
+        cmocka_unit_test(a_job_is_halved_until_it_is_the_smallest),
         cmocka_unit_test(rows_of_another_size_get_the_memory),
         cmocka_unit_test(what_is_left_of_many_rows_moves_together),
         cmocka_unit_test(a_row_of_100_bytes_costs_little_more),
