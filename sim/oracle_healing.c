@@ -211,6 +211,17 @@ static bool converged(struct world *world, char text[TEXT_BYTES])
 
 /* ---- acknowledged writes, by hints alone ---------------------------------------------------------------- */
 
+/* A hint for which there was no room has become a mark, which is repair's. */
+static bool marks_for_nobody(const struct world *world)
+{
+    uint64_t converted = 0;
+    for (uint16_t i = 0; i < world->node_count; i++) {
+        for (uint16_t s = 0; s < world->nodes[i].shards; s++)
+            converted += shard_healing_state(world->nodes[i].shard[s].shard).hints_converted;
+    }
+    return converted > 0 && !world->swarm.healing.repair;
+}
+
 /* Where nothing but the network fails every write that a coordinator acknowledged becomes a hint for each replica that
  * it did not hear from. */
 static bool hints_are_enough(const struct world *world)
@@ -218,7 +229,8 @@ static bool hints_are_enough(const struct world *world)
     const struct swarm *swarm = &world->swarm;
     return swarm->healing.hints && swarm->crash_every_us == 0 && swarm->pause_every_us == 0 &&
            swarm->sync_fails == 0 && swarm->full_every_us == 0 && swarm->row_bytes == 0 &&
-           swarm->slow_every_us == 0 && world->clock_error_max_us == 0 && all_running(world);
+           swarm->slow_every_us == 0 && world->clock_error_max_us == 0 && all_running(world) &&
+           !marks_for_nobody(world);
 }
 
 static void check_acknowledged(struct world *world)

@@ -136,7 +136,7 @@ void scenario_lone_replica_in_turn(struct world *world)
     asked_us = world->now_us;
     struct script_result read = script_get(world, replica, 0, 1);
     const struct history_op *ops = world->history.ops;
-    script_expect(world, world->now_us - asked_us > 100000, "a read of what is not durable waits");
+    script_expect(world, world->now_us - asked_us > 50000, "a read of what is not durable waits");
     script_expect(world, read.outcome == HISTORY_DONE && read.value == ops[write].value, "and reads it");
     script_settle(world);
     script_expect(world, ops[write].outcome == HISTORY_DONE, "the pipelined write is done");

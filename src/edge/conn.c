@@ -341,7 +341,7 @@ void conn_close(struct conn *conn)
     list_remove(&conn->unsettled);
     /* Who is cut off while it takes nothing would not hear of it: our end would stand behind bytes for which it has no
      * room, and the kernel would keep them for many minutes. */
-    bool not_taken = conn->failure != NULL && conn_output_bytes(conn) > 0;
+    bool not_taken = conn->failure != NULL && (conn->overrun || conn_output_bytes(conn) > 0);
     if (!not_taken || uv_tcp_close_reset(&conn->tcp, on_closed) != 0)
         uv_close((uv_handle_t *)&conn->tcp, on_closed);
 }

@@ -127,7 +127,7 @@ void conn_deliver_kept(struct conn *conn);
 void conn_fail(struct conn *conn, const char *why);
 void conn_settle_later(struct conn *conn);
 
-/* Closes at once; unsent output is lost, `closed` follows. A connection that has failed with some of it is reset.
+/* Closes at once; unsent output is lost, `closed` follows. One that has failed with or for it is reset.
  * Harmless when called again. */
 void conn_close(struct conn *conn);
 
