@@ -198,8 +198,10 @@ def test_keys_of_slots_are_asked_for_as_in_redis_cluster(node, tmp_path):
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
     port = free_port()
+    # Its own choice for the cluster's bus, 10,000 above, may be taken by an outgoing connection.
     process = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--cluster-enabled", "yes"],
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--cluster-enabled", "yes",
+         "--cluster-port", str(free_port())],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: redis.Redis(port=port).ping(), "redis-server")
