@@ -24,7 +24,7 @@ import time
 from measured import MIB, Measured, Verdicts, bytes_of, finish, say
 
 SHARE_MIN = 0.8
-ROUNDS = 3
+ROUNDS = 5
 GROWTH_MIN = 1.05
 LARGE_BYTES = 100_000
 SLOW_CLIENTS = 50
