@@ -51,7 +51,7 @@ struct log_thread_options {
     uint16_t shards;
     uint64_t segment_bytes; /* 0 = LOG_SEGMENT_BYTES_DEFAULT; a larger batch gets a larger segment */
     uint32_t
-        write_slow_us; /* a shard's write that took so long leaves writing to the thread for a while; 0 = 10 ms */
+        write_slow_us; /* a shard's write that took so long leaves writing to the thread for a while; 0: 10 ms */
     void *context;
     /* Called on the thread that writes: the log's, or that of a shard in log_thread_write (full(true) also by
      * log_thread_start). They must not call back into the log. */

@@ -298,8 +298,8 @@ MUST_CHECK enum status shard_recover_cold(struct shard *shard, struct span reser
 void shard_recover_trees_kept(struct shard *shard);
 
 /* Rows to write to the cold tier now, as many as there is memory for; then shard_recover_flushed, or
- * shard_recover_flush_failed if they did not get there. NOT_FOUND: nothing is
- * dirty; OVERLOADED: no memory even for few of them, which are still nowhere but in memory. */
+ * shard_recover_flush_failed if they did not get there. NOT_FOUND: nothing is dirty; OVERLOADED: no memory even for few
+ * of them, which are still nowhere but in memory. */
 MUST_CHECK enum status shard_recover_freeze(struct shard *shard, struct flush_job **job);
 void shard_recover_flushed(struct shard *shard);
 void shard_recover_flush_failed(struct shard *shard);

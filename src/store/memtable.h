@@ -201,9 +201,9 @@ struct memtable {
 struct memtable_options {
     struct alloc *alloc; /* must outlive the memtable */
     uint64_t seed;       /* of the hash: random, so that nobody can aim at one bucket */
-    uint64_t
-        budget_bytes; /* exceeded only by flush jobs, which need memory to make room, and by the dirty queue while
-                            * there is one; `alloc` bounds that */
+    /* Exceeded only by flush jobs, which need memory to make room, and by the dirty queue while there is one; `alloc`
+     * bounds that. */
+    uint64_t budget_bytes;
 };
 
 /* OVERLOADED when the first table does not fit. */

@@ -299,7 +299,7 @@ static void test_recover_memory_full_of_small_rows_flushes_all_of_them(void **st
     assert_int_equal(status, STATUS_NOT_FOUND);
     assert_int_equal(memtable_counters(shard_memtable(shard))->rows_dirty, 0);
     assert_int_equal(flushed, number);
-    print_message("%llu rows in %llu flushes\n", (unsigned long long)number, (unsigned long long)flushes);
+    assert_true(flushes > 1); /* or there was memory for all at once */
     buf_free(&bytes);
     shard_free(shard);
     data_dir_close(dir, true);

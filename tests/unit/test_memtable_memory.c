@@ -12,6 +12,8 @@
 #include "model/key.h"
 #include "store/flush.h"
 
+#define FULL_BYTES (UINT64_C(8) << 20)
+
 static void a_scan_does_not_push_out_rows_in_use(void **state)
 {
     (void)state;
@@ -171,6 +173,16 @@ static enum status write_number(struct memtable *memtable, uint64_t number, size
     return memtable_put(memtable, &put);
 }
 
+/* A memtable of FULL_BYTES into which so many clean rows were read: more than fit. */
+static void open_full(struct memtable *memtable, struct alloc *alloc, uint64_t count)
+{
+    alloc_init(alloc, SIZE_MAX / 2);
+    struct memtable_options options = {.alloc = alloc, .budget_bytes = FULL_BYTES};
+    assert_int_equal(memtable_init(memtable, &options), STATUS_OK);
+    for (uint64_t number = 0; number < count; number++)
+        assert_int_equal(load_number(memtable, number, 100), STATUS_OK);
+}
+
 /* The job comes on top of the budget; the rows that give way to it go a slice at a time. */
 static void puts_go_on_when_a_flush_begins_in_full_memory(void **state)
 {
@@ -180,25 +192,21 @@ static void puts_go_on_when_a_flush_begins_in_full_memory(void **state)
     };
     struct alloc alloc;
     struct memtable memtable;
-    alloc_init(&alloc, SIZE_MAX / 2);
-    struct memtable_options options = {.alloc = &alloc, .budget_bytes = 8u << 20};
-    assert_int_equal(memtable_init(&memtable, &options), STATUS_OK);
-    for (uint64_t number = 0; number < ROWS; number++)
-        assert_int_equal(load_number(&memtable, number, 100), STATUS_OK);
+    open_full(&memtable, &alloc, ROWS);
     for (uint64_t number = ROWS / 2; number < ROWS; number++)
         assert_int_equal(write_number(&memtable, number, 100), STATUS_OK);
     while (memtable_upkeep(&memtable))
         continue;
     struct flush_job job;
     assert_int_equal(memtable_freeze(&memtable, &job, UINT64_MAX, 2), STATUS_OK);
-    assert_true(memtable_counters(&memtable)->bytes > options.budget_bytes);
+    assert_true(memtable_counters(&memtable)->bytes > FULL_BYTES);
     for (uint64_t number = ROWS; number < ROWS + 1000; number++)
         assert_int_equal(write_number(&memtable, number, 100), STATUS_OK);
     while (!memtable_flush_done(&memtable, &job, 1000))
         continue;
     while (memtable_upkeep(&memtable))
         continue;
-    assert_true(memtable_counters(&memtable)->bytes <= options.budget_bytes);
+    assert_true(memtable_counters(&memtable)->bytes <= FULL_BYTES);
     memtable_free(&memtable);
     assert_int_equal(alloc.used_bytes, 0);
 }
@@ -214,11 +222,7 @@ static void a_target_that_falls_during_a_flush_waits_for_its_end(void **state)
     };
     struct alloc alloc;
     struct memtable memtable;
-    alloc_init(&alloc, SIZE_MAX / 2);
-    struct memtable_options options = {.alloc = &alloc, .budget_bytes = 8u << 20};
-    assert_int_equal(memtable_init(&memtable, &options), STATUS_OK);
-    for (uint64_t number = 0; number < ROWS; number++)
-        assert_int_equal(load_number(&memtable, number, 100), STATUS_OK);
+    open_full(&memtable, &alloc, ROWS);
     for (uint64_t number = 0; number < ROWS; number += 10)
         assert_int_equal(write_number(&memtable, number, 100), STATUS_OK);
     while (memtable_upkeep(&memtable))
@@ -227,7 +231,7 @@ static void a_target_that_falls_during_a_flush_waits_for_its_end(void **state)
     assert_int_equal(memtable_freeze(&memtable, &job, UINT64_MAX, 2), STATUS_OK);
     const struct memtable_counters *counters = memtable_counters(&memtable);
     uint64_t before = counters->rows;
-    memtable_set_target(&memtable, (8u << 20) - (512u << 10));
+    memtable_set_target(&memtable, FULL_BYTES - (512u << 10));
     for (uint64_t number = ROWS; number < ROWS + LATER; number++) {
         assert_int_equal(load_number(&memtable, number, 100), STATUS_OK);
         for (int turns = 0; memtable_upkeep(&memtable); turns++)
